@@ -1,0 +1,1 @@
+"""OpenNebula storage driver for LINSTOR."""

@@ -1,0 +1,136 @@
+"""Names on LINSTOR and on hosts: an on-disk format that sites upgrade in place.
+
+    image            one-image-IMAGE        IMAGE/SOURCE is /dev/drbd/by-res/one-image-IMAGE/0
+    VM disk          one-vm-VM-disk-DISK    cloned or volatile
+    disk snapshot    snapshot-NUMBER        on the disk's or image's definition
+    clone snapshot   named as the VM disk   on the image's definition, CLONE_MODE=snapshot
+
+The properties `Aux/one/...` of a definition say whose it is.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NewType, Optional
+
+from .errors import BadRequest
+
+DefinitionName = NewType("DefinitionName", str)
+
+AUX = "Aux/one/"
+VM_ID = AUX + "VM_ID"
+DISK_ID = AUX + "DISK_ID"
+DS_ID = AUX + "DS_ID"
+IMAGE_ID = AUX + "IMAGE_ID"
+# Which registration of the image, or which image under the disk: a name that is used
+# again after a forgotten deletion must not be taken for the same content.
+ORIGIN = AUX + "ORIGIN"
+STATE = AUX + "STATE"
+CREATING = "creating"
+# One run of one action: tells our own half-made object from one of a rival with the same name.
+RUN = AUX + "RUN"
+
+_DEFINITION = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{1,47}\Z")
+_SOURCE = re.compile(r"/dev/drbd/by-res/(?P<name>[^/]+)/0\Z")
+_DISK_PATH = re.compile(r"(?P<base>/.*)/(?P<ds>[0-9]+)/(?P<vm>[0-9]+)/disk\.(?P<disk>[0-9]+)\Z")
+_VM_DIR = re.compile(r"(?P<base>/.*)/(?P<ds>[0-9]+)/(?P<vm>[0-9]+)\Z")
+
+
+def image_definition(image_id: int) -> DefinitionName:
+    """Return the resource definition of an image. Arguments: image_id, as oned counts."""
+    return DefinitionName(f"one-image-{image_id}")
+
+
+def disk_definition(vm_id: int, disk_id: int) -> DefinitionName:
+    """Return the resource definition of a VM's own disk, cloned or volatile."""
+    return DefinitionName(f"one-vm-{vm_id}-disk-{disk_id}")
+
+
+def by_res(definition: str) -> str:
+    """Return the device path that drbd-utils' udev rule gives volume 0 of a DRBD resource."""
+    return f"/dev/drbd/by-res/{definition}/0"
+
+
+def definition_of_source(source: str) -> DefinitionName:
+    """Return the resource definition that an image's SOURCE stands for.
+
+    Arguments: source, a path as `cp`, `mkfs` and `clone` print it.
+    Raises BadRequest when it is not of the form /dev/drbd/by-res/NAME/0.
+    """
+    match = _SOURCE.match(re.sub("/+", "/", source))
+    if not match or not _DEFINITION.match(match["name"]):
+        raise BadRequest(f"image source {source!r} is not of the form /dev/drbd/by-res/NAME/0; check IMAGE/SOURCE")
+    return DefinitionName(match["name"])
+
+
+@dataclass(frozen=True)
+class Place:
+    """A path on a host, as oned writes it in transfer files: HOST:PATH."""
+
+    host: str
+    path: str
+
+
+@dataclass(frozen=True)
+class DiskPlace:
+    """Where a VM's disk is to be found: HOST:.../datastores/DS/VM/disk.N.
+
+    `datastore_id` is the system datastore, whatever datastore id came as an argument.
+    """
+
+    host: str
+    path: str
+    directory: str
+    datastore_id: int
+    vm_id: int
+    disk_id: int
+
+
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\Z")
+
+
+def place(argument: str) -> Place:
+    """Split HOST:PATH at the first colon and fold double slashes, as oned's shell library does.
+
+    Raises BadRequest when there is no host, no absolute path, a `..` or a control character.
+    """
+    host, colon, path = argument.partition(":")
+    path = re.sub("/+", "/", path).rstrip("/")
+    clean = path.isprintable() and ".." not in path.split("/")
+    if not (colon and _HOST.match(host) and path.startswith("/") and clean):
+        raise BadRequest(f"{argument!r} is not of the form HOST:/PATH")
+    return Place(host, path)
+
+
+def disk_place(argument: str) -> Optional[DiskPlace]:
+    """Return the disk that HOST:PATH names, or None when it names something else.
+
+    Only a last component `disk.N` is a disk: host names contain dots, and KERNEL and INITRD
+    files are cloned to .../kernel. Raises BadRequest when the argument is not HOST:PATH.
+    """
+    spot = place(argument)
+    match = _DISK_PATH.match(spot.path)
+    if not match:
+        return None
+    directory = spot.path.rpartition("/")[0]
+    return DiskPlace(spot.host, spot.path, directory, int(match["ds"]), int(match["vm"]), int(match["disk"]))
+
+
+@dataclass(frozen=True)
+class VmDirectory:
+    """A VM's directory on a host: HOST:.../datastores/DS/VM."""
+
+    host: str
+    path: str
+    datastore_id: int
+    vm_id: int
+
+
+def vm_directory(argument: str) -> VmDirectory:
+    """Return the VM directory that HOST:PATH names. Raises BadRequest when it names none."""
+    spot = place(argument)
+    match = _VM_DIR.match(spot.path)
+    if not match:
+        raise BadRequest(f"{argument!r} is not a VM directory HOST:/.../DATASTORE/VM")
+    return VmDirectory(spot.host, spot.path, int(match["ds"]), int(match["vm"]))

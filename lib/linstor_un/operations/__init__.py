@@ -1,0 +1,1 @@
+"""What the driver does to images, disks and datastores, one module a subject."""

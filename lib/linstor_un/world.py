@@ -1,0 +1,372 @@
+"""What an action works on: Protocols of the outside world, the values they return, the World bundle.
+
+Operations get a `World`; adapters implement its Protocols; only `main` knows both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Callable, ContextManager, Mapping, Optional, Protocol, Sequence
+
+from .naming import CREATING, STATE
+from .onexml import Datastore, Vm
+from .settings import Settings
+from .undo import Undo
+from .units import Kib
+
+DRBD = "DRBD"
+STORAGE = "STORAGE"
+LUKS = "LUKS"
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A resource definition as the controller's memory has it.
+
+    `size` is what was asked for volume 0; the device is larger on pools with a granularity.
+    `layers` is empty after a rollback or restore on LINSTOR >= 1.31: the stack is then unknown, not default.
+    """
+
+    name: str
+    flags: frozenset[str]
+    props: Mapping[str, str]
+    group: str
+    layers: tuple[str, ...]
+    size: Optional[Kib]
+
+    @property
+    def deleting(self) -> bool:
+        """LINSTOR finishes the deletion later; the name stays taken and must not be used."""
+        return "DELETE" in self.flags
+
+    @property
+    def complete(self) -> bool:
+        """No action of ours is still filling it."""
+        return self.props.get(STATE) != CREATING
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One node's resource: a replica (diskful), a diskless attachment or a tiebreaker.
+
+    `online` is whether the node's satellite reports on it: where it does not, nothing is known about
+    openers. `in_use` is DRBD's word about read-write openers; it is None for stacks without DRBD, and
+    read-only openers never show.
+    """
+
+    node: str
+    flags: frozenset[str]
+    layers: tuple[str, ...]
+    pool: str
+    device: Optional[str]
+    online: bool
+    in_use: Optional[bool]
+
+    @property
+    def diskful(self) -> bool:
+        """Holds the data, as far as the flags say."""
+        return not self.flags & {"DISKLESS", "DRBD_DISKLESS", "TIE_BREAKER", "INACTIVE", "EVICTED"}
+
+    @property
+    def diskless(self) -> bool:
+        """Has no disk; includes tiebreakers."""
+        return bool(self.flags & {"DISKLESS", "DRBD_DISKLESS"})
+
+    @property
+    def tiebreaker(self) -> bool:
+        """LINSTOR's own diskless resource for quorum."""
+        return "TIE_BREAKER" in self.flags
+
+    @property
+    def deleting(self) -> bool:
+        """Half gone: LINSTOR retries its deletion."""
+        return bool(self.flags & {"DELETE", "DRBD_DELETE"})
+
+    @property
+    def usable(self) -> bool:
+        """A device is there and its node's satellite answers."""
+        return self.online and not self.deleting and not self.flags & {"INACTIVE", "EVICTED"}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot definition. `sequence` orders them; names do not (snapshot-10 sorts before snapshot-9)."""
+
+    definition: str
+    name: str
+    flags: frozenset[str]
+    nodes: tuple[str, ...]
+    sequence: int
+    size: Optional[Kib]
+
+    @property
+    def usable(self) -> bool:
+        """Taken on every node that was asked."""
+        return "SUCCESSFUL" in self.flags
+
+
+@dataclass(frozen=True)
+class Node:
+    """A LINSTOR node."""
+
+    name: str
+    online: bool
+    flags: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A resource group's placement rules."""
+
+    name: str
+    replicas: int
+    pools: tuple[str, ...]
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A storage pool on one node. Capacities are None while its satellite is offline."""
+
+    name: str
+    node: str
+    provider: str
+    free: Optional[Kib]
+    total: Optional[Kib]
+    shared_space: str
+
+    @property
+    def thin(self) -> bool:
+        """Fresh volumes read as zeroes and unwritten space costs nothing."""
+        return self.provider in {"LVM_THIN", "ZFS_THIN", "FILE_THIN"}
+
+    @property
+    def clonable(self) -> bool:
+        """LINSTOR's own clone works (others are refused with 227)."""
+        return self.provider in {"LVM", "LVM_THIN", "ZFS", "ZFS_THIN"}
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What volumes can still be asked for, after replication: KiB."""
+
+    total: Kib
+    available: Kib
+    largest: Kib
+
+
+class Controller(Protocol):
+    """LINSTOR, with one request a method unless it says otherwise.
+
+    Every method raises Unreachable when no controller can be reached, Refused or a subclass when
+    LINSTOR refused and nothing happened, Failed when a satellite failed half-way, and Uncertain when the
+    answer was lost and reading back did not tell what happened. Reads never ask satellites.
+    """
+
+    def definitions(self, names: Sequence[str]) -> dict[str, Definition]:
+        """Return those of the definitions that exist, by the name asked for."""
+
+    def marked(self, marks: Mapping[str, str]) -> list[Definition]:
+        """Return all definitions that carry these properties; an empty value asks for the key alone."""
+
+    def replicas(self, name: str) -> list[Replica]:
+        """Return the resources of a definition on all nodes. Raises NotFound when there is no definition."""
+
+    def snapshots(self, name: str) -> list[Snapshot]:
+        """Return the definition's snapshots in the order of their creation; none for an unknown one."""
+
+    def nodes(self) -> list[Node]:
+        """Return all nodes."""
+
+    def group(self, name: str) -> Group:
+        """Return a resource group. Raises NotFound."""
+
+    def pools(self, names: Sequence[str]) -> list[Pool]:
+        """Return the pools of these names, all without names, from memory; without DISKLESS ones."""
+
+    def capacity(self, settings: Settings) -> Capacity:
+        """Return the capacity for volumes placed as these settings say; one or two requests."""
+
+    def spawn(self, name: str, size: Kib, settings: Settings, marks: Mapping[str, str]) -> tuple[str, ...]:
+        """Create definition, volume and replicas of the settings' group in one request.
+
+        Returns the nodes of the replicas. Raises Exists, NotEnoughSpace, Unsupported (LINSTOR < 1.27
+        knows no properties there).
+        """
+
+    def define(self, name: str, settings: Settings, marks: Mapping[str, str]) -> None:
+        """Create a definition with its layer stack and its marks. Raises Exists."""
+
+    def add_volume(self, name: str, size: Kib) -> None:
+        """Add volume 0, size in KiB."""
+
+    def place(self, name: str, settings: Settings, *, nodes: Sequence[str] = (), count: Optional[int] = None) -> None:
+        """Let LINSTOR place replicas up to the settings' (or group's) count in all.
+
+        Arguments: nodes, the only nodes to choose from; count, instead of the settings' REPLICA_COUNT.
+        Raises NotEnoughSpace; then nothing was placed.
+        """
+
+    def add_replicas(self, name: str, nodes: Sequence[str], settings: Settings) -> None:
+        """Create replicas on exactly these nodes, none of which has one."""
+
+    def attach(self, name: str, node: str, settings: Settings, layers: Sequence[str]) -> None:
+        """Make the device available on a node; done already is success.
+
+        Arguments: layers, the stack the definition is known to have.
+        """
+
+    def release(self, name: str, node: str) -> None:
+        """Remove a node's diskless resource; LINSTOR keeps it where it needs a tiebreaker; absent is success.
+
+        Raises InUse (997).
+        """
+
+    def delete(self, name: str) -> None:
+        """Delete a definition with all its replicas; absent is success.
+
+        Raises InUse, Exists (it has snapshots, 514), Failed when an offline node keeps the deletion pending.
+        """
+
+    def mark(self, name: str, marks: Mapping[str, str], clear: Sequence[str] = ()) -> None:
+        """Set and remove properties of a definition in one request."""
+
+    def resize(self, name: str, size: Kib) -> None:
+        """Grow volume 0 to size in KiB; the same size is success. Never shrinks."""
+
+    def snapshot(self, name: str, snapshot: str) -> None:
+        """Take a snapshot on all online replicas; success only if it is usable."""
+
+    def delete_snapshot(self, name: str, snapshot: str) -> None:
+        """Delete a snapshot; absent is success."""
+
+    def restore(self, name: str, snapshot: str, target: str) -> None:
+        """Fill a defined, empty target with volumes and replicas from a snapshot; two requests.
+
+        LINSTOR copies the source's properties over the target's: mark it again afterwards.
+        """
+
+    def clone(self, name: str, target: str, settings: Settings, marks: Mapping[str, str], clear: Sequence[str]) -> None:
+        """Let LINSTOR clone a definition and wait until the clone is complete.
+
+        Arguments: marks and clear, properties of the clone set and left out. Raises Unsupported.
+        """
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program with its arguments on a host; None is the front-end. Nothing is ever read by a shell."""
+
+    host: Optional[str]
+    argv: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Hosts(Protocol):
+    """Commands on hosts and on the front-end.
+
+    Every method raises Unreachable when the host cannot be reached and nothing ran, TimedOut after
+    `seconds` (the remote command is ended as well), Failed when a command ends with a code that is
+    not in `accept`. The exception's sentence has the last line of stderr.
+    """
+
+    def run(
+        self, command: Command, *, seconds: float, stdin: bytes = b"", accept: Sequence[int] = (0,), doing: str
+    ) -> Outcome:
+        """Run one command. Arguments: doing, for the sentence: "copy X to Y"."""
+
+    def pipe(self, source: Command, target: Command, *, seconds: float, doing: str) -> None:
+        """Run both, the source's stdout into the target's stdin; success only if both succeed.
+
+        The target must be told the end by the data itself or by the end of its stdin; it is ended,
+        not finished, when the source fails.
+        """
+
+
+@dataclass(frozen=True)
+class CloudHost:
+    """A host as oned knows it. `load` orders hosts by how busy they are; smaller is idler."""
+
+    name: str
+    usable: bool
+    load: float
+
+
+class Cloud(Protocol):
+    """oned. Every method raises Unreachable or NotFound."""
+
+    def vm(self, vm_id: int) -> Vm:
+        """Return a VM with its disks and history."""
+
+    def datastore(self, datastore_id: int) -> Datastore:
+        """Return a datastore with its decrypted template."""
+
+    def hosts(self) -> list[CloudHost]:
+        """Return all hosts."""
+
+
+class Locks(Protocol):
+    """Mutual exclusion between the driver's processes on this front-end."""
+
+    def hold(self, *names: str) -> ContextManager[None]:
+        """Hold locks, taken in sorted order. Raises TimedOut naming the lock."""
+
+
+class Clock(Protocol):
+    """Time."""
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+
+class Trail(Protocol):
+    """What happened, for the administrator: syslog, and a few INFO or WARN lines for oned's log."""
+
+    def debug(self, text: str) -> None:
+        """Into syslog only."""
+
+    def info(self, text: str) -> None:
+        """Also a line on stderr at the end."""
+
+    def warn(self, text: str) -> None:
+        """Also a line on stderr at the end."""
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """Where things are on this machine.
+
+    `remotes` is OpenNebula's remotes directory (/var/lib/one/remotes or $ONE_LOCATION/var/remotes);
+    `var` is /var/lib/one or $ONE_LOCATION/var.
+    """
+
+    remotes: str
+    var: str
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything an operation may touch."""
+
+    connect: Callable[[Settings], Controller]
+    hosts: Hosts
+    cloud: Cloud
+    locks: Locks
+    clock: Clock
+    undo: Undo
+    trail: Trail
+    front_end: FrontEnd
+    # Tells this run's half-made objects from those of another run.
+    run: str
