@@ -9,9 +9,10 @@ the effect happened. Only `Refused` (certainly nothing happened) strikes it out.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 from .errors import DriverError, Refused, one_line
 

@@ -5,8 +5,10 @@ Operations get a `World`; adapters implement its Protocols; only `main` knows bo
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Callable, ContextManager, Mapping, Optional, Protocol, Sequence
+from typing import Callable, Optional, Protocol
 
 from .naming import CREATING, STATE
 from .onexml import Datastore, Vm
@@ -187,11 +189,11 @@ class Controller(Protocol):
     def capacity(self, settings: Settings) -> Capacity:
         """Return the capacity for volumes placed as these settings say; one or two requests."""
 
-    def spawn(self, name: str, size: Kib, settings: Settings, marks: Mapping[str, str]) -> tuple[str, ...]:
+    def spawn(self, name: str, size: Kib, settings: Settings, marks: Mapping[str, str]) -> dict[str, str]:
         """Create definition, volume and replicas of the settings' group in one request.
 
-        Returns the nodes of the replicas. Raises Exists, NotEnoughSpace, Unsupported (LINSTOR < 1.27
-        knows no properties there).
+        Returns the provider kind of each replica's pool by node ("" where the answer does not say it).
+        Raises Exists, NotEnoughSpace, Unsupported (LINSTOR < 1.27 knows no properties there).
         """
 
     def define(self, name: str, settings: Settings, marks: Mapping[str, str]) -> None:
@@ -200,10 +202,13 @@ class Controller(Protocol):
     def add_volume(self, name: str, size: Kib) -> None:
         """Add volume 0, size in KiB."""
 
-    def place(self, name: str, settings: Settings, *, nodes: Sequence[str] = (), count: Optional[int] = None) -> None:
+    def place(
+        self, name: str, settings: Settings, *, nodes: Sequence[str] = (), count: Optional[int] = None
+    ) -> dict[str, str]:
         """Let LINSTOR place replicas up to the settings' (or group's) count in all.
 
         Arguments: nodes, the only nodes to choose from; count, instead of the settings' REPLICA_COUNT.
+        Returns the provider kind of each new replica's pool by node ("" where the answer does not say it).
         Raises NotEnoughSpace; then nothing was placed.
         """
 
@@ -314,11 +319,21 @@ class Cloud(Protocol):
         """Return all hosts."""
 
 
+class Shared(Protocol):
+    """A lock held together with others."""
+
+    def alone(self) -> bool:
+        """Try, without waiting, to be its only holder until the block ends; return whether it worked."""
+
+
 class Locks(Protocol):
     """Mutual exclusion between the driver's processes on this front-end."""
 
-    def hold(self, *names: str) -> ContextManager[None]:
+    def hold(self, *names: str) -> AbstractContextManager[None]:
         """Hold locks, taken in sorted order. Raises TimedOut naming the lock."""
+
+    def share(self, name: str) -> AbstractContextManager[Shared]:
+        """Hold a lock that others may share. Raises TimedOut naming the lock."""
 
 
 class Clock(Protocol):
