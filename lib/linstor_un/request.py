@@ -1,0 +1,157 @@
+"""What oned asks for: argv and standard input of each action as one frozen request.
+
+The only place that knows OpenNebula's calling forms. Three of them hand over a datastore action;
+they are told apart by their form, because the releases that use them overlap:
+
+    ACTION XML64 ID     up to 6.4 and 6.6; standard input is empty
+    ACTION - ID         6.4.4 to 6.6.3 with `one_datastore -i`; XML64 on standard input
+    ACTION ID           6.8 and later; XML64 on standard input
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Callable, Optional
+
+from .naming import DefinitionName, DiskPlace, VmDirectory
+from .onexml import Datastore, Image
+from .units import Mib
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a script was called: its arguments, and its standard input, read only when asked for."""
+
+    argv: Sequence[str]
+    stdin: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class StatRequest:
+    """Tell the size of an image that is about to be registered; it has no id yet, only `image.path`."""
+
+    image: Image
+    datastore: Datastore
+
+
+@dataclass(frozen=True)
+class CpRequest:
+    """Bring the content of `image.path` in.
+
+    `document` is the whole XML as it came, in base64: downloader.sh reads the credentials of a
+    marketplace from it (environment DRV_ACTION).
+    """
+
+    image_id: int
+    image: Image
+    datastore: Datastore
+    document: str
+
+
+@dataclass(frozen=True)
+class MkfsRequest:
+    """Make an empty image of `size` MiB; with `save_as` only its name is asked for, and the copy follows."""
+
+    image_id: int
+    image: Image
+    datastore: Datastore
+    size: Mib
+    save_as: bool
+
+
+@dataclass(frozen=True)
+class ImageCloneRequest:
+    """Make image `image_id` a copy of the image that `source` holds, which may be in another datastore."""
+
+    image_id: int
+    image: Image
+    datastore: Datastore
+    source: DefinitionName
+    size: Mib
+
+
+@dataclass(frozen=True)
+class RmRequest:
+    """Remove the image that `source` holds."""
+
+    image_id: int
+    image: Image
+    datastore: Datastore
+    source: DefinitionName
+
+
+@dataclass(frozen=True)
+class MonitorRequest:
+    """Tell a datastore's capacity; `vm_disks` asks for the usage of the VMs' disks as well.
+
+    `location` is DATASTORE_LOCATION, the directory on hosts that holds all system datastores.
+    """
+
+    datastore: Datastore
+    location: str
+    vm_disks: bool
+
+
+@dataclass(frozen=True)
+class CloneRequest:
+    """Give a VM's disk its own copy of an image. `datastore_id` is the image's datastore."""
+
+    source: DefinitionName
+    target: DiskPlace
+    datastore_id: int
+
+
+@dataclass(frozen=True)
+class LnRequest:
+    """Give a VM an image itself: persistent, or a CDROM that several VMs share."""
+
+    source: DefinitionName
+    target: DiskPlace
+    datastore_id: int
+
+
+@dataclass(frozen=True)
+class MkimageRequest:
+    """Give a VM a volatile disk of `size` MiB."""
+
+    size: Mib
+    format: str
+    target: DiskPlace
+    datastore_id: int
+
+
+@dataclass(frozen=True)
+class MkswapRequest:
+    """Give a VM a swap disk of `size` MiB."""
+
+    size: Mib
+    target: DiskPlace
+    datastore_id: int
+
+
+@dataclass(frozen=True)
+class ContextRequest:
+    """Make a VM's context image; `argv` is for OpenNebula's own script, as it came."""
+
+    argv: tuple[str, ...]
+    target: DiskPlace
+    datastore_id: int
+
+
+@dataclass(frozen=True)
+class DeleteRequest:
+    """Remove a VM's disk from its directory, or, without `disk`, the whole directory."""
+
+    directory: VmDirectory
+    disk: Optional[DiskPlace]
+    datastore_id: int
+
+
+@dataclass(frozen=True)
+class MvdsRequest:
+    """Let go of a persistent image that a VM had on its host."""
+
+    disk: DiskPlace
+    source: DefinitionName
+    datastore_id: int
