@@ -373,8 +373,12 @@ class FrontEnd:
 
 @dataclass(frozen=True)
 class World:
-    """Everything an operation may touch."""
+    """Everything an operation may touch.
 
+    `settings` reads a datastore's attributes over linstor_un.conf; it raises BadRequest for an invalid value.
+    """
+
+    settings: Callable[[Datastore], Settings]
     connect: Callable[[Settings], Controller]
     hosts: Hosts
     cloud: Cloud
