@@ -28,6 +28,8 @@ IMAGE_ID = AUX + "IMAGE_ID"
 ORIGIN = AUX + "ORIGIN"
 STATE = AUX + "STATE"
 CREATING = "creating"
+# A deletion that was refused: the content is not wanted any more and must not be taken for a complete disk.
+DELETING = "deleting"
 # One run of one action: tells our own half-made object from one of a rival with the same name.
 RUN = AUX + "RUN"
 

@@ -364,11 +364,16 @@ class FrontEnd:
     """Where things are on this machine.
 
     `remotes` is OpenNebula's remotes directory (/var/lib/one/remotes or $ONE_LOCATION/var/remotes);
-    `var` is /var/lib/one or $ONE_LOCATION/var.
+    `var` is /var/lib/one or $ONE_LOCATION/var; `names` are this machine's host names.
     """
 
     remotes: str
     var: str
+    names: frozenset[str]
+
+    def host(self, name: str) -> Optional[str]:
+        """Return the name for `Command.host`: None when it is this machine (oned names it as HOST of FE:PATH)."""
+        return None if name in self.names else name
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,77 @@
+"""A VM's directory on a host: links to devices, and who else uses a device there.
+
+Every script is fixed text; names and paths reach it as arguments only.
+"""
+
+from __future__ import annotations
+
+from ..world import Command, World
+
+# A host that answers at all does these in milliseconds; the rest is a loaded machine.
+_SECONDS = 60.0
+
+# A new link replaces an old one in one step, so that a rerun never leaves a moment without it.
+_LINK = """set -e
+mkdir -p -- "$1"
+rm -f -- "$1/../.monitor"
+ln -s -- "$2" "$3.new.$$"
+mv -T -f -- "$3.new.$$" "$3"
+"""
+
+_UNLINK = 'if [ -L "$1" ] || [ ! -d "$1" ]; then rm -f -- "$1"; fi'
+
+# Every VM that has a disk on this host has a link to its device in its directory.
+_LINKED = """for link in "$1"/*/*/disk.*; do
+  [ -L "$link" ] && [ "$(readlink -- "$link")" = "$2" ] && [ "$link" != "$3" ] && { echo "$link"; exit 0; }
+done
+exit 0
+"""
+
+# Openers show as file descriptors of processes, as mounts and as what the kernel stacks on a device.
+_OPENED = """real=$(readlink -f -- "$1") || exit 0
+[ -b "$real" ] || exit 0
+number=$(printf '%d:%d' "0x$(stat -c %t -- "$real")" "0x$(stat -c %T -- "$real")")
+grep -q " $number " /proc/self/mountinfo && { echo mount; exit 0; }
+[ -n "$(ls "/sys/dev/block/$number/holders" 2>/dev/null)" ] && { echo holder; exit 0; }
+for fd in /proc/[0-9]*/fd/*; do
+  [ "$(readlink -- "$fd" 2>/dev/null)" = "$real" ] && { echo "$fd"; exit 0; }
+done
+exit 0
+"""
+
+
+def _script(world: World, host: str, text: str, *arguments: str, doing: str) -> str:
+    argv = ["sh", "-c", text, "sh", *arguments]
+    return world.hosts.run(Command(world.front_end.host(host), argv), seconds=_SECONDS, doing=doing).stdout.strip()
+
+
+def link(world: World, host: str, directory: str, device: str, path: str) -> None:
+    """Make path on host a link to the device, with its directory; repeating it changes nothing.
+
+    OpenNebula >= 6.4 leaves `.monitor` in a system datastore that was local once, and would then
+    probe it on the host instead of asking the driver.
+    """
+    _script(world, host, _LINK, directory, device, path, doing=f"link {path} to {device} on {host}")
+
+
+def unlink(world: World, host: str, path: str) -> None:
+    """Remove a disk's link or file from a VM's directory; absent is success."""
+    _script(world, host, _UNLINK, path, doing=f"remove {path} on {host}")
+
+
+def remove_directory(world: World, host: str, path: str) -> None:
+    """Remove a VM's directory with everything in it, without following links; absent is success."""
+    argv = ["rm", "-rf", "--one-file-system", "--", path]
+    command = Command(world.front_end.host(host), argv)
+    world.hosts.run(command, seconds=_SECONDS, doing=f"remove {path} on {host}")
+
+
+def linked(world: World, host: str, device: str, besides: str = "") -> bool:
+    """Return whether a VM on the host has a link to the device, other than the path `besides`."""
+    directory = f"{world.front_end.var}/datastores"
+    return bool(_script(world, host, _LINKED, directory, device, besides, doing=f"look for users of {device} on {host}"))
+
+
+def opened(world: World, host: str, device: str) -> bool:
+    """Return whether something on the host has the device open, mounted or stacked, as far as oneadmin may see."""
+    return bool(_script(world, host, _OPENED, device, doing=f"look for openers of {device} on {host}"))

@@ -1,0 +1,339 @@
+"""A volume's way on LINSTOR: born with its owner's marks, filled, complete; reached from a host; gone.
+
+    CREATE   definition + marks + STATE=creating -> replicas -> (filled by the caller) -> STATE removed
+    KILLED   a rerun finds STATE=creating under its own marks and replaces what it finds
+    REMOVE   only a definition whose marks do not contradict, and that nobody has open
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Optional
+
+from .. import placement
+from ..errors import Exists, Failed, InUse, NotEnoughSpace, NotFound, Unsupported
+from ..naming import AUX, CREATING, DELETING, RUN, STATE, by_res
+from ..placement import Fate
+from ..retry import until
+from ..settings import Settings
+from ..units import Kib
+from ..world import DRBD, CloudHost, Controller, Definition, Pool, Replica, World
+from . import host_files
+
+# A process that is ending may hold a device a little longer than oned thinks.
+_CLOSING_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A volume to be made: its size in KiB, where it goes, whose it is.
+
+    `near` is the host that should hold a replica (PREFER_NODE), "" for none.
+    """
+
+    name: str
+    size: Kib
+    settings: Settings
+    marks: Mapping[str, str]
+    near: str = ""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A volume with its replicas. `zero` is whether it is known to read as zeroes everywhere."""
+
+    name: str
+    size: Kib
+    settings: Settings
+    replicas: tuple[Replica, ...]
+    zero: bool = False
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layer stack, topmost first."""
+        return self.replicas[0].layers if self.replicas else ()
+
+    @property
+    def replicated(self) -> bool:
+        """DRBD keeps the replicas equal and lends the device to any node; without it each replica stands alone."""
+        return DRBD in self.layers
+
+    def on(self, node: str) -> Optional[Replica]:
+        """Return the resource on a node, or None."""
+        return next((r for r in self.replicas if r.node == node), None)
+
+    def device(self, node: str) -> str:
+        """Return the path of the device on a node.
+
+        The udev rule of drbd-utils names DRBD devices by resource; for other stacks the path is what
+        LINSTOR reports. Raises Unsupported when there is no device on that node.
+        """
+        if self.replicated:
+            return by_res(self.name)
+        here = self.on(node)
+        if here is None or not here.device:
+            raise Unsupported(
+                f"{self.name} has no device on {node}, and without DRBD in its layers it cannot be reached from there; "
+                f"add DRBD to LAYER_LIST or place a replica on {node}"
+            )
+        return here.device
+
+
+def look(controller: Controller, name: str, settings: Settings, size: Kib = Kib(0), zero: bool = False) -> Volume:
+    """Return the volume as it is now, one request. Raises NotFound."""
+    return Volume(name, size, settings, tuple(controller.replicas(name)), zero)
+
+
+def existing(definition: Definition, controller: Controller, settings: Settings) -> Volume:
+    """Return the volume of a definition that was read before, one request.
+
+    Raises Unsupported when it has no volume, InUse when LINSTOR is deleting it.
+    """
+    if definition.deleting:
+        placement.fate(definition, {})
+    if definition.size is None:
+        raise Unsupported(f"{definition.name} has no volume on LINSTOR; its creation was interrupted, remove it")
+    return look(controller, definition.name, settings, definition.size)
+
+
+def settle_name(world: World, controller: Controller, wanted: Wanted, found: Optional[Definition]) -> bool:
+    """Make the name free, or find that the volume is there already.
+
+    Arguments: found, the definition as it was read. Returns True when a complete volume of ours exists
+    (a rerun after success). Raises what `placement.fate` raises, and InUse when a half-made one is open.
+    """
+    decision = placement.fate(found, wanted.marks)
+    if decision is Fate.REPLACE:
+        world.trail.info(f"replacing {wanted.name}, which an interrupted run left half-made")
+        _delete_when_closed(world, controller, wanted.name)
+    return decision is Fate.KEEP
+
+
+def create(world: World, controller: Controller, wanted: Wanted) -> Optional[Volume]:
+    """Create a volume, half-made until `complete`; its take-back is registered.
+
+    Returns None when a complete one of ours is there already.
+    """
+    try:
+        return _create(world, controller, wanted)
+    except Exists:
+        found = controller.definitions([wanted.name]).get(wanted.name)
+        if settle_name(world, controller, wanted, found):
+            return None
+        return _create(world, controller, wanted)
+
+
+def _create(world: World, controller: Controller, wanted: Wanted) -> Volume:
+    marks = {**wanted.marks, STATE: CREATING, RUN: world.run}
+    providers: dict[str, str] = {}
+    with world.undo.by(wanted.name, discard, world, controller, wanted.name):
+        if placement.spawnable(wanted.settings, wanted.near):
+            try:
+                providers = controller.spawn(wanted.name, wanted.size, wanted.settings, marks)
+            except Unsupported:
+                controller.define(wanted.name, wanted.settings, marks)
+        else:
+            controller.define(wanted.name, wanted.settings, marks)
+    if not providers:
+        controller.add_volume(wanted.name, wanted.size)
+        providers = _place(controller, wanted)
+    volume = look(controller, wanted.name, wanted.settings, wanted.size)
+    if not placement.holding(volume.replicas):
+        raise NotEnoughSpace(f"{wanted.name} got no replica on an online node; check the storage pools with `linstor sp l`")
+    return replace(volume, zero=_reads_zero(controller, volume, providers))
+
+
+def _place(controller: Controller, wanted: Wanted) -> dict[str, str]:
+    settings, providers = wanted.settings, {}
+    if settings.node_list:
+        controller.add_replicas(wanted.name, settings.node_list, settings)
+        if (settings.replica_count or 0) <= len(settings.node_list):
+            return providers
+    elif wanted.near:
+        # PREFER_NODE is a wish: a host without the pool, or with a full one, gets a diskless attachment.
+        try:
+            providers.update(controller.place(wanted.name, settings, nodes=[wanted.near], count=1))
+        except (NotEnoughSpace, NotFound, Unsupported):
+            pass
+    providers.update(controller.place(wanted.name, settings))
+    return providers
+
+
+def _reads_zero(controller: Controller, volume: Volume, providers: Mapping[str, str]) -> bool:
+    """Fresh volumes of thin pools read as zeroes; those of thick ones hold what was there before.
+
+    LUKS hides the zeroes below it, and DRBD reads from any replica, so every one of them counts.
+    """
+    if "LUKS" in volume.layers:
+        return False
+    holders = [replica for replica in volume.replicas if replica.diskful]
+    known = {r.node: providers.get(r.node, "") for r in holders}
+    if not all(known.values()):
+        pools = {(pool.node, pool.name): pool.provider for pool in controller.pools([r.pool for r in holders])}
+        known = {r.node: pools.get((r.node, r.pool), "") for r in holders}
+    return all(Pool("", node, kind, None, None, "").thin for node, kind in known.items())
+
+
+def discard(world: World, controller: Controller, name: str) -> None:
+    """Take back a creation of this run: delete the definition if, and only if, this run made it."""
+    found = controller.definitions([name]).get(name)
+    if placement.made_by(found, world.run):
+        _delete_when_closed(world, controller, name)
+
+
+def complete(controller: Controller, name: str, marks: Optional[Mapping[str, str]] = None) -> None:
+    """Say that the volume holds what it should: from now on a rerun keeps it."""
+    controller.mark(name, marks or {}, clear=[STATE, RUN])
+
+
+def remove(world: World, controller: Controller, name: str, marks: Mapping[str, str]) -> None:
+    """Delete a definition with its replicas and all its snapshots; absent is success.
+
+    Raises Exists when its marks say it is somebody else's, InUse when it is open or may be, naming the
+    node, Failed when a node keeps LINSTOR from finishing.
+    """
+    found = controller.definitions([name]).get(name)
+    if found is None:
+        return
+    other = placement.contradiction(found, marks)
+    if other:
+        raise Exists(f"{name} is marked {other}, so it belongs to something else and is left alone")
+    try:
+        _require_closed(world, controller, look(controller, name, Settings()))
+        _delete_when_closed(world, controller, name)
+    except (InUse, Failed):
+        if not found.deleting and found.props.get(STATE) != DELETING:
+            controller.mark(name, {STATE: DELETING})
+        raise
+
+
+def _require_closed(world: World, controller: Controller, volume: Volume) -> None:
+    """Raise InUse unless it is certain that no node has the device open for writing.
+
+    LINSTOR forgets about openers when a satellite disconnects and then deletes under a running VM,
+    so a node that does not report counts as open.
+    """
+    silent = placement.unknown(volume.replicas)
+    if silent:
+        raise InUse(
+            f"{volume.name} may be open on {', '.join(silent)}, whose LINSTOR satellite does not answer; "
+            f"retry when it is back, or after `linstor node lost`"
+        )
+    if volume.replicated or not volume.replicas:
+        return
+    for replica in volume.replicas:
+        if replica.device and host_files.opened(world, replica.node, replica.device):
+            raise InUse(f"{volume.name} is open on {replica.node}; stop what uses it and retry")
+
+
+def _delete_when_closed(world: World, controller: Controller, name: str) -> None:
+    def attempt() -> Optional[bool]:
+        try:
+            controller.delete(name)
+        except Exists:
+            for snapshot in controller.snapshots(name):
+                controller.delete_snapshot(name, snapshot.name)
+            controller.delete(name)
+        except InUse as error:
+            nonlocal refusal
+            refusal = error
+            return None
+        return True
+
+    refusal: Optional[InUse] = None
+    if not until(world.clock, _CLOSING_SECONDS, attempt) and refusal is not None:
+        raise refusal
+
+
+def choose_bridge(
+    world: World, controller: Controller, settings: Settings, volumes: Sequence[Volume], prefer: str = ""
+) -> CloudHost:
+    """Return the host that copies: a holder of the volumes' replicas if one may, else the least busy allowed.
+
+    Raises Unreachable or BadRequest when no host is allowed.
+    """
+    candidates = placement.bridge_candidates(world.cloud.hosts(), settings.bridge_list)
+    holders = [placement.holding(volume.replicas) for volume in volumes]
+    best = placement.bridge(candidates, holders, prefer)
+    if any(best.name in nodes for nodes in holders):
+        return best
+    online = {node.name for node in controller.nodes() if node.online}
+    reachable = [host for host in candidates if host.name in online]
+    if not reachable:
+        names = " ".join(host.name for host in candidates)
+        raise Unsupported(f"none of the hosts {names} is an online LINSTOR node; name hosts as their LINSTOR nodes")
+    return placement.bridge(reachable, holders, prefer)
+
+
+@contextmanager
+def borrowed(world: World, controller: Controller, volume: Volume, node: str) -> Iterator[str]:
+    """Reach a volume from a node for the time of a copy; yields the device path.
+
+    What had to be attached is given back at the end of the action, unless somebody else uses it by then.
+    """
+    here = volume.on(node)
+    if (here is not None and here.usable and not here.tiebreaker) or not volume.replicated:
+        yield volume.device(node)
+        return
+    with world.locks.share(attachment_lock(volume.name, node)):
+        label = f"attachment of {volume.name} on {node}"
+        with world.undo.borrow(label, _give_back, world, controller, volume, node):
+            controller.attach(volume.name, node, volume.settings, volume.layers)
+        yield volume.device(node)
+
+
+def _give_back(world: World, controller: Controller, volume: Volume, node: str) -> None:
+    """Release a borrowed attachment unless another copy, or a VM that got the disk meanwhile, needs it."""
+    with world.locks.share(attachment_lock(volume.name, node)) as lock:
+        if lock.alone() and not host_files.linked(world, node, volume.device(node)):
+            controller.release(volume.name, node)
+
+
+def attachment_lock(name: str, node: str) -> str:
+    """Return the name of the lock that guards a volume's attachment on a node."""
+    return f"attached-{name}-{node}"
+
+
+def attach(world: World, controller: Controller, volume: Volume, node: str) -> Volume:
+    """Make a volume's device available on a VM's host, to stay; returns the volume as it is then.
+
+    Raises Unsupported when the stack has no DRBD and the node no replica.
+    """
+    here = volume.on(node)
+    if here is not None and here.usable and not here.tiebreaker:
+        return volume
+    if not volume.replicated:
+        volume.device(node)
+    with world.undo.by(f"attachment of {volume.name} on {node}", controller.release, volume.name, node):
+        controller.attach(volume.name, node, volume.settings, volume.layers)
+    return volume
+
+
+def release(world: World, controller: Controller, volume: Volume, node: str) -> None:
+    """Take a volume's diskless attachment off a node; a replica stays, a tiebreaker stays LINSTOR's.
+
+    Raises InUse when the device is still open there after a short while.
+    """
+    here = volume.on(node)
+    if here is None or here.diskful or here.tiebreaker:
+        return
+
+    def attempt() -> Optional[bool]:
+        nonlocal refusal
+        try:
+            controller.release(volume.name, node)
+        except InUse as error:
+            refusal = error
+            return None
+        return True
+
+    refusal: Optional[InUse] = None
+    if not until(world.clock, _CLOSING_SECONDS, attempt) and refusal is not None:
+        raise refusal
+
+
+def aux(definition: Definition) -> list[str]:
+    """Return the keys of all marks of the driver that a definition carries."""
+    return [key for key in definition.props if key.startswith(AUX)]

@@ -1,0 +1,111 @@
+"""Pure choices: whose an existing definition is, and which host does the copying."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from enum import Enum
+from typing import Optional
+
+from .errors import BadRequest, Exists, InUse, Unreachable
+from .naming import AUX, DELETING, DISK_ID, IMAGE_ID, ORIGIN, RUN, STATE, VM_ID
+from .settings import Settings
+from .world import CloudHost, Definition, Replica
+
+IDENTITY = (VM_ID, DISK_ID, IMAGE_ID, ORIGIN)
+
+
+class Fate(Enum):
+    """What to do with a name that is to be created."""
+
+    CREATE = "create"
+    KEEP = "keep"
+    REPLACE = "replace"
+
+
+def contradiction(definition: Definition, marks: Mapping[str, str]) -> str:
+    """Return the mark that says the definition is somebody else's, as KEY=VALUE, or "" when none does.
+
+    A mark that is absent contradicts nothing: the driver before this one marked images with nothing,
+    and disks with VM_ID, DISK_ID and DS_ID only.
+    """
+    for key in IDENTITY:
+        found = definition.props.get(key)
+        if found is not None and key in marks and found != marks[key]:
+            return f"{key[len(AUX):]}={found}"
+    return ""
+
+
+def fate(definition: Optional[Definition], marks: Mapping[str, str]) -> Fate:
+    """Decide about a definition whose name an action wants to create with these marks.
+
+    Complete and ours: a rerun, keep it. Half-made and ours: the leftover of a killed run, replace it.
+    Raises Exists for anybody else's and InUse for one that LINSTOR is still deleting: it still accepts
+    new resources then, and would delete them later.
+    """
+    if definition is None:
+        return Fate.CREATE
+    if definition.deleting:
+        raise InUse(
+            f"{definition.name} is still being deleted by LINSTOR; bring its offline nodes back, "
+            f"or declare them lost with `linstor node lost`, and retry"
+        )
+    other = contradiction(definition, marks)
+    unmarked = not any(key in definition.props for key in (VM_ID, IMAGE_ID))
+    if other or unmarked:
+        reason = f"is marked {other}" if other else "carries no mark of this driver"
+        raise Exists(f"{definition.name} exists already and {reason}; remove or rename it on LINSTOR, then retry")
+    if definition.props.get(STATE) == DELETING or not definition.complete:
+        return Fate.REPLACE
+    return Fate.KEEP
+
+
+def made_by(definition: Optional[Definition], run: str) -> bool:
+    """Return whether exactly this run of the driver made the definition and has not completed it."""
+    return definition is not None and definition.props.get(RUN) == run
+
+
+def bridge_candidates(hosts: Sequence[CloudHost], allowed: Sequence[str]) -> list[CloudHost]:
+    """Return the hosts that may copy: usable for oned, and in BRIDGE_LIST when that is set.
+
+    Raises BadRequest when BRIDGE_LIST names no host of OpenNebula, Unreachable when all are off.
+    """
+    if allowed and not any(host.name in allowed for host in hosts):
+        raise BadRequest(f"BRIDGE_LIST {' '.join(allowed)!r} names no host of OpenNebula; correct the datastore")
+    usable = [host for host in hosts if host.usable and (not allowed or host.name in allowed)]
+    if not usable:
+        among = f"of BRIDGE_LIST {' '.join(allowed)!r} " if allowed else ""
+        raise Unreachable(f"no host {among}is enabled and monitored in OpenNebula, so none can copy; enable one")
+    return usable
+
+
+def bridge(candidates: Sequence[CloudHost], holders: Sequence[Collection[str]], prefer: str = "") -> CloudHost:
+    """Choose the host that copies.
+
+    Arguments: candidates, not empty; holders, for each volume involved the nodes that hold a usable
+    replica; prefer, a host to take among equals. A host that holds more of the volumes wins (nothing
+    has to be attached and nothing crosses the network twice), then the preferred, then the least busy.
+    """
+
+    def rank(host: CloudHost) -> tuple[int, bool, float, str]:
+        held = sum(host.name in nodes for nodes in holders)
+        return (-held, host.name != prefer, host.load, host.name)
+
+    return min(candidates, key=rank)
+
+
+def holding(replicas: Sequence[Replica]) -> list[str]:
+    """Return the nodes with a usable replica, in the order LINSTOR lists them."""
+    return [replica.node for replica in replicas if replica.diskful and replica.usable]
+
+
+def unknown(replicas: Sequence[Replica]) -> list[str]:
+    """Return the nodes whose satellite does not report: nobody knows who has the device open there.
+
+    Resources that LINSTOR evicted are left out: they are replaced already.
+    """
+    return [r.node for r in replicas if not r.online and not r.flags & {"EVICTED", "INACTIVE"}]
+
+
+def spawnable(settings: Settings, near: str) -> bool:
+    """Return whether one spawn request can place a volume as the settings say."""
+    return bool(settings.resource_group) and not settings.node_list and not near
