@@ -1,12 +1,27 @@
-"""OpenNebula's XML as frozen values."""
+"""OpenNebula's XML as frozen values.
+
+Documents come from oned, but most of their text comes from users: no entity is ever resolved,
+nothing is fetched, and a document type declaration is refused, because oned writes none.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Optional
 
+from lxml import etree
+
+from .errors import BadRequest
 from .units import Mib
+
+SAVE_AS = "save_as"
+_NUMBER = re.compile(r"-?[0-9]{1,18}\Z")
+# 16 PiB in MiB: far beyond LINSTOR's largest volume, far below what overflows its KiB counters.
+_LARGEST = 1 << 34
+# FSTYPE of 5.12 holds either of two things that later releases keep apart.
+_FORMATS_IN_FSTYPE = frozenset({"", "raw", "qcow2", SAVE_AS})
 
 
 @dataclass(frozen=True)
@@ -27,7 +42,7 @@ class Image:
     """An image. Absent elements are empty strings; id is None in `stat`, which has none.
 
     `registered` is REGTIME, seconds: an id that is used again after a lost database has another.
-    `filesystem` is FS (oned >= 6.0) or FSTYPE (<= 5.12).
+    `format` and `filesystem` are FORMAT and FS (oned >= 6.0), or both told from FSTYPE (<= 5.12).
     """
 
     id: Optional[int]
@@ -87,3 +102,190 @@ class Vm:
     def disk(self, disk_id: int) -> Optional[Disk]:
         """Return the disk of this id, or None."""
         return next((disk for disk in self.disks if disk.id == disk_id), None)
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host of the host pool. CPU in hundredths of a core: what VMs were promised, and what there is."""
+
+    name: str
+    state: int
+    cpu_allocated: int
+    cpu_total: int
+
+
+@dataclass(frozen=True)
+class DriverAction:
+    """DS_DRIVER_ACTION_DATA. `image` is None for `monitor`.
+
+    `location` and `vm_disks` are DATASTORE_LOCATION and MONITOR_VM_DISKS, which oned (>= 5.10) adds when
+    it asks for a system datastore.
+    """
+
+    image: Optional[Image]
+    datastore: Datastore
+    location: str
+    vm_disks: bool
+
+
+def parse_driver_action(document: bytes) -> DriverAction:
+    """Read what oned hands to a datastore script. Raises BadRequest naming the element that is wrong."""
+    root = _root(document, "DS_DRIVER_ACTION_DATA")
+    image, datastore = root.find("IMAGE"), root.find("DATASTORE")
+    if datastore is None:
+        raise BadRequest("the request has no DATASTORE element; oned sends one with every datastore action")
+    return DriverAction(
+        None if image is None else _image(image),
+        _datastore(datastore),
+        _text(root, "DATASTORE_LOCATION"),
+        _text(root, "MONITOR_VM_DISKS") not in ("", "0"),
+    )
+
+
+def parse_datastore(document: bytes) -> Datastore:
+    """Read the answer to one.datastore.info. Raises BadRequest naming the element that is wrong."""
+    return _datastore(_root(document, "DATASTORE"))
+
+
+def parse_vm(document: bytes) -> Vm:
+    """Read the answer to one.vm.info. Raises BadRequest naming the element that is wrong."""
+    root = _root(document, "VM")
+    return Vm(
+        _required(root, "ID"),
+        _required(root, "STATE"),
+        _required(root, "LCM_STATE"),
+        _text(root, "DEPLOY_ID"),
+        tuple(_disk(disk) for disk in root.iterfind("TEMPLATE/DISK")),
+        tuple(
+            History(_text(record, "HOSTNAME"), _required(record, "DS_ID"), _text(record, "TM_MAD"))
+            for record in root.iterfind("HISTORY_RECORDS/HISTORY")
+        ),
+    )
+
+
+def parse_hosts(document: bytes) -> tuple[Host, ...]:
+    """Read the answer to one.hostpool.info. Raises BadRequest naming the element that is wrong."""
+    return tuple(
+        Host(
+            _text(host, "NAME"),
+            _required(host, "STATE"),
+            _number(host, "HOST_SHARE/CPU_USAGE") or 0,
+            _number(host, "HOST_SHARE/MAX_CPU") or 0,
+        )
+        for host in _root(document, "HOST_POOL").iterfind("HOST")
+    )
+
+
+def _root(document: bytes, name: str) -> etree._Element:
+    parser = etree.XMLParser(
+        resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True
+    )
+    try:
+        root = etree.fromstring(document, parser)
+    except (etree.XMLSyntaxError, ValueError, LookupError) as error:
+        raise BadRequest(f"oned's document is not usable XML: {error}")
+    if root.getroottree().docinfo.internalDTD is not None:
+        raise BadRequest("oned's document has a DOCTYPE, which oned never writes; it is refused")
+    if root.tag != name:
+        raise BadRequest(f"oned's document is {str(root.tag)[:100]!r} where {name} was expected")
+    return root
+
+
+def _datastore(element: etree._Element) -> Datastore:
+    return Datastore(
+        _required(element, "ID"),
+        _text(element, "NAME"),
+        _number(element, "TYPE") or 0,
+        _text(element, "DS_MAD"),
+        _text(element, "TM_MAD"),
+        _text(element, "BASE_PATH"),
+        _attributes(element.find("TEMPLATE")),
+    )
+
+
+def _image(element: etree._Element) -> Image:
+    format, filesystem = _format(element)
+    return Image(
+        id=_natural(element, "ID"),
+        registered=_text(element, "REGTIME"),
+        kind=_text(element, "TYPE"),
+        path=_text(element, "PATH"),
+        source=_text(element, "SOURCE"),
+        size=_size(element, "SIZE"),
+        format=format,
+        filesystem=filesystem,
+        persistent=_text(element, "PERSISTENT") in ("1", "YES"),
+        md5=_text(element, "TEMPLATE/MD5"),
+        sha1=_text(element, "TEMPLATE/SHA1"),
+        cloning_id=_natural(element, "CLONING_ID"),
+        target_snapshot=_natural(element, "TARGET_SNAPSHOT"),
+        snapshots=tuple(_required(snapshot, "ID") for snapshot in element.iterfind("SNAPSHOTS/SNAPSHOT")),
+    )
+
+
+def _format(element: etree._Element) -> tuple[str, str]:
+    fstype = _text(element, "FSTYPE")
+    if element.find("FORMAT") is not None or not fstype:
+        return _text(element, "FORMAT"), _text(element, "FS")
+    return (fstype, "") if fstype in _FORMATS_IN_FSTYPE else ("raw", fstype)
+
+
+def _disk(element: etree._Element) -> Disk:
+    clone = _text(element, "CLONE")
+    return Disk(
+        id=_required(element, "DISK_ID"),
+        source=_text(element, "SOURCE"),
+        image_id=_natural(element, "IMAGE_ID"),
+        clone=None if not clone else clone.upper() == "YES",
+        persistent="YES" in (_text(element, "PERSISTENT").upper(), _text(element, "SAVE").upper()),
+        size=_size(element, "SIZE"),
+        original_size=_size(element, "ORIGINAL_SIZE"),
+        kind=_text(element, "TYPE"),
+        format=_text(element, "FORMAT"),
+        filesystem=_text(element, "FS"),
+        tm_mad=_text(element, "TM_MAD"),
+        datastore_id=_natural(element, "DATASTORE_ID"),
+    )
+
+
+def _attributes(template: Optional[etree._Element]) -> dict[str, str]:
+    """Single attributes of a template; one that is given several times has all values, as xpath.rb's %m% joins them."""
+    values: dict[str, str] = {}
+    for element in template if template is not None else ():
+        if len(element) == 0:
+            name = str(element.tag)
+            values[name] = " ".join(filter(None, (values.get(name, ""), (element.text or "").strip())))
+    return values
+
+
+def _text(element: etree._Element, path: str) -> str:
+    return str(element.findtext(path, default="")).strip()
+
+
+def _number(element: etree._Element, path: str) -> Optional[int]:
+    text = _text(element, path)
+    if not text:
+        return None
+    if not _NUMBER.match(text):
+        raise BadRequest(f"{element.tag}/{path} is {text[:100]!r}, which is not a whole number")
+    return int(text)
+
+
+def _natural(element: etree._Element, path: str) -> Optional[int]:
+    """A number that oned gives as -1 where there is none."""
+    number = _number(element, path)
+    return None if number is None or number < 0 else number
+
+
+def _required(element: etree._Element, path: str) -> int:
+    number = _number(element, path)
+    if number is None or number < 0:
+        raise BadRequest(f"{element.tag}/{path} is missing or negative; oned always gives it")
+    return number
+
+
+def _size(element: etree._Element, path: str) -> Optional[Mib]:
+    number = _natural(element, path)
+    if number is not None and number > _LARGEST:
+        raise BadRequest(f"{element.tag}/{path} is {number} MiB; the largest size is {_LARGEST} MiB")
+    return None if number is None else Mib(number)
