@@ -14,7 +14,7 @@ from .naming import CREATING, STATE
 from .onexml import Datastore, Vm
 from .settings import Settings
 from .undo import Undo
-from .units import Kib
+from .units import Bytes, Kib
 
 DRBD = "DRBD"
 STORAGE = "STORAGE"
@@ -260,20 +260,32 @@ class Controller(Protocol):
 
 @dataclass(frozen=True)
 class Command:
-    """A program with its arguments on a host; None is the front-end. Nothing is ever read by a shell."""
+    """A program with its arguments on a host; None is the front-end. Nothing is ever read by a shell.
+
+    `forward_agent` lets it reach other hosts with the front-end's keys, over a connection of its own.
+    """
 
     host: Optional[str]
     argv: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
+    forward_agent: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended."""
+    """How a command ended. Bytes that are not UTF-8 are kept as `surrogateescape` gives them."""
 
     code: int
     stdout: str
     stderr: str
+
+
+@dataclass(frozen=True)
+class Piped:
+    """How a pair of commands ended: bytes that the source wrote, and the target's outcome."""
+
+    sent: Bytes
+    target: Outcome
 
 
 class Hosts(Protocol):
@@ -289,11 +301,11 @@ class Hosts(Protocol):
     ) -> Outcome:
         """Run one command. Arguments: doing, for the sentence: "copy X to Y"."""
 
-    def pipe(self, source: Command, target: Command, *, seconds: float, doing: str) -> None:
+    def pipe(self, source: Command, target: Command, *, seconds: float, doing: str) -> Piped:
         """Run both, the source's stdout into the target's stdin; success only if both succeed.
 
-        The target must be told the end by the data itself or by the end of its stdin; it is ended,
-        not finished, when the source fails.
+        The target sees its stdin end when the source ends, whether well or not: nothing that it did
+        counts before this method has returned, and before the bytes it says it got are those sent.
         """
 
 
