@@ -1,9 +1,10 @@
-"""Run one command string the way the Ruby drivers' popen3 does: /bin/sh, three pipes, an own process group."""
+"""Run one command string the way the Ruby drivers' popen3 does: a shell, three pipes, an own process group."""
 
 from __future__ import annotations
 
 import os
 import pwd
+import re
 import selectors
 import signal
 import subprocess
@@ -15,6 +16,11 @@ from typing import Any, Optional
 
 SIGNALLED = 255
 _GRACE = 0.1
+
+
+def _words(command: str) -> list[str]:
+    """Ruby gives a string to /bin/sh only when it has a character that means something to a shell."""
+    return ["/bin/sh", "-c", command] if re.search(r"[*?{}\[\]<>()~&|\\$;'`\"\n#]", command) else command.split()
 
 
 def _identity(user: Optional[str]) -> dict[str, Any]:
@@ -58,7 +64,7 @@ class Running:
         self._output = {"stdout": b"", "stderr": b""}
         # A new session is also the new process group of :pgroup, and needs no code between fork and exec.
         self.process = subprocess.Popen(
-            ["/bin/sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            _words(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=dict(env), cwd=cwd, start_new_session=True, bufsize=0, **_identity(user),
         )
         self._wake = os.pipe()

@@ -1,0 +1,106 @@
+"""Small OpenNebula documents for tests, with the elements a release would send."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Optional, Union
+from xml.sax.saxutils import escape
+
+from lab.oned.release import Release, release
+
+Values = Mapping[str, Union[str, int]]
+
+
+def element(tag: str, content: str = "", **attributes: Union[str, int]) -> str:
+    """Return <tag>content<NAME>value</NAME>...</tag>; `content` is XML, values are text and get quoted."""
+    return f"<{tag}>{content}{_values(**attributes)}</{tag}>"
+
+
+def _values(**attributes: Union[str, int]) -> str:
+    return "".join(f"<{name}>{escape(str(value))}</{name}>" for name, value in attributes.items())
+
+
+def datastore(number: int, kind: int = 0, *, tm_mad: str = "linstor_un", **template: Union[str, int]) -> str:
+    """A datastore; `kind` is TYPE: 0 images, 1 system, 2 files. `template` are the attributes under TEMPLATE."""
+    head = _values(
+        ID=number, UID=0, GID=0, UNAME="oneadmin", GNAME="oneadmin", NAME=f"ds{number}",
+        DS_MAD="-" if kind == 1 else "linstor_un", TM_MAD=tm_mad, BASE_PATH=f"/var/lib/one//datastores/{number}",
+        TYPE=kind, DISK_TYPE=0 if kind == 1 else 2, STATE=0, TOTAL_MB=0, FREE_MB=0, USED_MB=0,
+    )
+    clusters = "<CLUSTERS><ID>0</ID></CLUSTERS><IMAGES></IMAGES>"
+    return element("DATASTORE", head + clusters + element("TEMPLATE", TM_MAD=tm_mad, **template))
+
+
+def image(
+    version: Union[str, Release], number: int, *, path: str = "", source: str = "", size: int = 64, kind: int = 0,
+    format: str = "", fs: str = "", template: Optional[Values] = None, **more: Union[str, int],
+) -> str:
+    """An image of `size` MiB; up to 5.12 `fs` (or "save_as" as format) is sent as FSTYPE, later as FORMAT and FS."""
+    wanted = version if isinstance(version, Release) else release(version)
+    shape: Values = {"FORMAT": format, "FS": fs} if wanted.has_image_format else {"FSTYPE": fs or format}
+    head = _values(
+        ID=number, UID=0, GID=0, UNAME="oneadmin", GNAME="oneadmin", NAME=f"image{number}", TYPE=kind,
+        DISK_TYPE=2, PERSISTENT=0, SOURCE=source, PATH=path, **shape, SIZE=size, STATE=4, TARGET_SNAPSHOT=-1, **more,
+    )
+    snapshots = element("SNAPSHOTS", CURRENT_BASE=-1, NEXT_SNAPSHOT=0)
+    return element("IMAGE", head + element("TEMPLATE", **(template or {})) + snapshots)
+
+
+@dataclass(frozen=True)
+class DiskDocument:
+    """A DISK of a VM of `size` MiB. Without `image` it is a volatile one, then `kind` is fs or swap."""
+
+    number: int
+    size: int = 64
+    image: Optional[int] = None
+    source: str = ""
+    clone: bool = True
+    kind: str = "BLOCK"
+    datastore: int = 100
+    tm_mad: str = "linstor_un"
+    more: Values = field(default_factory=dict)
+
+    def xml(self) -> str:
+        """Return the DISK element; a persistent image has CLONE=NO, SAVE=YES."""
+        values: dict[str, Union[str, int]] = {
+            "DISK_ID": self.number, "SIZE": self.size, "TM_MAD": self.tm_mad, "TYPE": self.kind,
+            "DATASTORE_ID": self.datastore, "TARGET": f"sd{chr(97 + self.number)}",
+        }
+        if self.image is not None:
+            values.update(
+                IMAGE_ID=self.image, SOURCE=self.source or f"/dev/drbd/by-res/one-image-{self.image}/0",
+                CLONE="YES" if self.clone else "NO", SAVE="NO" if self.clone else "YES", ORIGINAL_SIZE=self.size,
+            )
+        return element("DISK", **{**values, **self.more})
+
+
+def vm(
+    number: int, disks: Sequence[DiskDocument] = (), *, hosts: Sequence[str] = ("node1",), datastore: int = 101,
+    state: int = 3, lcm_state: int = 1, context: int = -1, tm_mad: str = "linstor_un",
+) -> str:
+    """A VM on the last of `hosts` in system datastore `datastore`; `context` is the disk id of its context."""
+    head = _values(
+        ID=number, UID=0, GID=0, UNAME="oneadmin", GNAME="oneadmin", NAME=f"vm{number}", LAST_POLL=0,
+        STATE=state, LCM_STATE=lcm_state, PREV_STATE=state, PREV_LCM_STATE=lcm_state, RESCHED=0, STIME=0, ETIME=0,
+        DEPLOY_ID=f"one-{number}",
+    )
+    template = "".join(disk.xml() for disk in disks)
+    if context >= 0:
+        template += element("CONTEXT", DISK_ID=context, NETWORK="NO")
+    records = "".join(
+        element("HISTORY", OID=number, SEQ=sequence, HOSTNAME=host, HID=sequence, CID=0, STIME=0, ETIME=0,
+                VM_MAD="kvm", TM_MAD=tm_mad, DS_ID=datastore)
+        for sequence, host in enumerate(hosts)
+    )
+    template = element("TEMPLATE", template, MEMORY=128, CPU="0.1", TM_MAD_SYSTEM=tm_mad, VMID=number)
+    body = head + "<MONITORING></MONITORING>" + template + "<USER_TEMPLATE></USER_TEMPLATE>"
+    return element("VM", body + element("HISTORY_RECORDS", records))
+
+
+def host(number: int, name: str, state: int = 2) -> str:
+    """A KVM host; STATE 2 is monitored (on), 3 error, 4 disabled, 8 offline."""
+    return element(
+        "HOST", ID=number, NAME=name, STATE=state, PREV_STATE=state, IM_MAD="kvm", VM_MAD="kvm", CLUSTER_ID=0,
+        CLUSTER="default",
+    )

@@ -1,0 +1,1 @@
+# Lab stand-in for the installed tm_common.sh: only the file's presence matters to our scripts.
