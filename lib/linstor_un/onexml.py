@@ -19,7 +19,7 @@ from .units import Mib
 SAVE_AS = "save_as"
 _NUMBER = re.compile(r"-?[0-9]{1,18}\Z")
 # 16 PiB in MiB: far beyond LINSTOR's largest volume, far below what overflows its KiB counters.
-_LARGEST = 1 << 34
+LARGEST_SIZE = 1 << 34
 # FSTYPE of 5.12 holds either of two things that later releases keep apart.
 _FORMATS_IN_FSTYPE = frozenset({"", "raw", "qcow2", SAVE_AS})
 
@@ -286,6 +286,6 @@ def _required(element: etree._Element, path: str) -> int:
 
 def _size(element: etree._Element, path: str) -> Optional[Mib]:
     number = _natural(element, path)
-    if number is not None and number > _LARGEST:
-        raise BadRequest(f"{element.tag}/{path} is {number} MiB; the largest size is {_LARGEST} MiB")
+    if number is not None and number > LARGEST_SIZE:
+        raise BadRequest(f"{element.tag}/{path} is {number} MiB; the largest size is {LARGEST_SIZE} MiB")
     return None if number is None else Mib(number)

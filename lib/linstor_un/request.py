@@ -1,30 +1,13 @@
-"""What oned asks for: argv and standard input of each action as one frozen request.
-
-The only place that knows OpenNebula's calling forms. Three of them hand over a datastore action;
-they are told apart by their form, because the releases that use them overlap:
-
-    ACTION XML64 ID     up to 6.4 and 6.6; standard input is empty
-    ACTION - ID         6.4.4 to 6.6.3 with `one_datastore -i`; XML64 on standard input
-    ACTION ID           6.8 and later; XML64 on standard input
-"""
+"""What oned asks for: one frozen type an action, read by `calling` from arguments and standard input."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Callable, Optional
+from typing import Optional
 
 from .naming import DefinitionName, DiskPlace, VmDirectory
 from .onexml import Datastore, Image
 from .units import Mib
-
-
-@dataclass(frozen=True)
-class Call:
-    """How a script was called: its arguments, and its standard input, read only when asked for."""
-
-    argv: Sequence[str]
-    stdin: Callable[[], bytes]
 
 
 @dataclass(frozen=True)
