@@ -68,11 +68,11 @@ def standard_input() -> bytes:
 
 def stat(call: Call) -> StatRequest:
     """Read `datastore/stat`; the id is oned's request counter and means nothing. Raises BadRequest."""
-    action = _driver_action(call)[0]
+    action, document = _driver_action(call)
     image = _image(action)
     if not image.path:
         raise BadRequest("IMAGE/PATH is empty; there is nothing whose size could be told")
-    return StatRequest(image, action.datastore)
+    return StatRequest(image, action.datastore, base64.b64encode(document).decode("ascii"))
 
 
 def cp(call: Call) -> CpRequest:

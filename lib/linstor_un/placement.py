@@ -31,7 +31,7 @@ def contradiction(definition: Definition, marks: Mapping[str, str]) -> str:
     for key in IDENTITY:
         found = definition.props.get(key)
         if found is not None and key in marks and found != marks[key]:
-            return f"{key[len(AUX):]}={found}"
+            return f"{key[len(AUX) :]}={found}"
     return ""
 
 
@@ -49,6 +49,9 @@ def fate(definition: Optional[Definition], marks: Mapping[str, str]) -> Fate:
             f"{definition.name} is still being deleted by LINSTOR; bring its offline nodes back, "
             f"or declare them lost with `linstor node lost`, and retry"
         )
+    # Restoring a snapshot copies the source's marks over those of a half-made target, but not RUN.
+    if not definition.complete and RUN in definition.props:
+        return Fate.REPLACE
     other = contradiction(definition, marks)
     unmarked = not any(key in definition.props for key in (VM_ID, IMAGE_ID))
     if other or unmarked:

@@ -16,14 +16,15 @@ class StatRequest:
 
     image: Image
     datastore: Datastore
+    document: str
 
 
 @dataclass(frozen=True)
 class CpRequest:
     """Bring the content of `image.path` in.
 
-    `document` is the whole XML as it came, in base64: downloader.sh reads the credentials of a
-    marketplace from it (environment DRV_ACTION).
+    `document` (also in StatRequest) is the whole XML as it came, in base64: downloader.sh reads the
+    credentials of a marketplace from it (environment DRV_ACTION).
     """
 
     image_id: int

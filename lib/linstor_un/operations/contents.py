@@ -65,3 +65,16 @@ def make_swap(world: World, host: str, device: str, *, zero: bool) -> None:
 def fill_zero(world: World, host: str, device: str) -> None:
     """Make a device read as zeroes everywhere; thin storage gives the space back where it can."""
     raise NotImplementedError
+
+
+def require_allowed(path: str, settings: Settings) -> None:
+    """Raise BadRequest unless an image may be imported from this path or URL (RESTRICTED_DIRS, SAFE_DIRS).
+
+    The operations ask before they touch storage; `size_of` and `import_image` ask again.
+    """
+    raise NotImplementedError
+
+
+def require_filesystem(world: World, filesystem: str) -> None:
+    """Raise BadRequest unless `make_filesystem` makes file systems of this kind here."""
+    raise NotImplementedError

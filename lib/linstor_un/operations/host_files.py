@@ -18,14 +18,20 @@ ln -s -- "$2" "$3.new.$$"
 mv -T -f -- "$3.new.$$" "$3"
 """
 
-_UNLINK = 'if [ -L "$1" ] || [ ! -d "$1" ]; then rm -f -- "$1"; fi'
-
-# Every VM that has a disk on this host has a link to its device in its directory.
-_LINKED = """for link in "$1"/*/*/disk.*; do
-  [ -L "$link" ] && [ "$(readlink -- "$link")" = "$2" ] && [ "$link" != "$3" ] && { echo "$link"; exit 0; }
+# Every VM that has a disk on this host has a link to its device in its directory: $1/DATASTORE/VM/disk.N.
+_USERS = """[ -n "$2" ] || exit 0
+for link in "$1"/*/*/disk.*; do
+  [ -L "$link" ] && [ "$(readlink -- "$link")" = "$2" ] && { echo "$link"; exit 0; }
 done
 exit 0
 """
+
+_UNLINK = (
+    """set -e
+if [ -L "$3" ] || [ ! -d "$3" ]; then rm -f -- "$3"; fi
+"""
+    + _USERS
+)
 
 # Openers show as file descriptors of processes, as mounts and as what the kernel stacks on a device.
 _OPENED = """real=$(readlink -f -- "$1") || exit 0
@@ -54,9 +60,13 @@ def link(world: World, host: str, directory: str, device: str, path: str) -> Non
     _script(world, host, _LINK, directory, device, path, doing=f"link {path} to {device} on {host}")
 
 
-def unlink(world: World, host: str, path: str) -> None:
-    """Remove a disk's link or file from a VM's directory; absent is success."""
-    _script(world, host, _UNLINK, path, doing=f"remove {path} on {host}")
+def unlink(world: World, host: str, path: str, device: str = "") -> bool:
+    """Remove a disk's link or file from a VM's directory; absent is success.
+
+    Returns whether another VM on that host has a link to the device; False without a device.
+    """
+    arguments = (_datastores(world), device, path)
+    return bool(_script(world, host, _UNLINK, *arguments, doing=f"remove {path} on {host}"))
 
 
 def remove_directory(world: World, host: str, path: str) -> None:
@@ -66,10 +76,14 @@ def remove_directory(world: World, host: str, path: str) -> None:
     world.hosts.run(command, seconds=_SECONDS, doing=f"remove {path} on {host}")
 
 
-def linked(world: World, host: str, device: str, besides: str = "") -> bool:
-    """Return whether a VM on the host has a link to the device, other than the path `besides`."""
-    directory = f"{world.front_end.var}/datastores"
-    return bool(_script(world, host, _LINKED, directory, device, besides, doing=f"look for users of {device} on {host}"))
+def linked(world: World, host: str, device: str) -> bool:
+    """Return whether a VM on the host has a link to the device."""
+    doing = f"look for users of {device} on {host}"
+    return bool(_script(world, host, _USERS, _datastores(world), device, doing=doing))
+
+
+def _datastores(world: World) -> str:
+    return f"{world.front_end.var}/datastores"
 
 
 def opened(world: World, host: str, device: str) -> bool:

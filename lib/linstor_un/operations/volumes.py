@@ -1,16 +1,16 @@
 """A volume's way on LINSTOR: born with its owner's marks, filled, complete; reached from a host; gone.
 
-    CREATE   definition + marks + STATE=creating -> replicas -> (filled by the caller) -> STATE removed
-    KILLED   a rerun finds STATE=creating under its own marks and replaces what it finds
-    REMOVE   only a definition whose marks do not contradict, and that nobody has open
+CREATE   definition + marks + STATE=creating -> replicas -> (filled by the caller) -> STATE removed
+KILLED   a rerun finds STATE=creating under its own marks and replaces what it finds
+REMOVE   only a definition whose marks do not contradict, and that nobody has open
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Optional
+from typing import Callable, Optional
 
 from .. import placement
 from ..errors import Exists, Failed, InUse, NotEnoughSpace, NotFound, Unsupported
@@ -20,7 +20,7 @@ from ..retry import until
 from ..settings import Settings
 from ..units import Kib
 from ..world import DRBD, CloudHost, Controller, Definition, Pool, Replica, World
-from . import host_files
+from . import contents, host_files
 
 # A process that is ending may hold a device a little longer than oned thinks.
 _CLOSING_SECONDS = 10.0
@@ -81,9 +81,9 @@ class Volume:
         return here.device
 
 
-def look(controller: Controller, name: str, settings: Settings, size: Kib = Kib(0), zero: bool = False) -> Volume:
+def look(controller: Controller, name: str, settings: Settings, size: Kib) -> Volume:
     """Return the volume as it is now, one request. Raises NotFound."""
-    return Volume(name, size, settings, tuple(controller.replicas(name)), zero)
+    return Volume(name, size, settings, tuple(controller.replicas(name)))
 
 
 def existing(definition: Definition, controller: Controller, settings: Settings) -> Volume:
@@ -141,22 +141,21 @@ def _create(world: World, controller: Controller, wanted: Wanted) -> Volume:
         providers = _place(controller, wanted)
     volume = look(controller, wanted.name, wanted.settings, wanted.size)
     if not placement.holding(volume.replicas):
-        raise NotEnoughSpace(f"{wanted.name} got no replica on an online node; check the storage pools with `linstor sp l`")
+        raise NotEnoughSpace(f"{wanted.name} got no replica on an online node; look at `linstor storage-pool list`")
     return replace(volume, zero=_reads_zero(controller, volume, providers))
 
 
 def _place(controller: Controller, wanted: Wanted) -> dict[str, str]:
-    settings, providers = wanted.settings, {}
+    settings = wanted.settings
+    providers: dict[str, str] = {}
     if settings.node_list:
         controller.add_replicas(wanted.name, settings.node_list, settings)
         if (settings.replica_count or 0) <= len(settings.node_list):
             return providers
     elif wanted.near:
         # PREFER_NODE is a wish: a host without the pool, or with a full one, gets a diskless attachment.
-        try:
+        with suppress(NotEnoughSpace, NotFound, Unsupported):
             providers.update(controller.place(wanted.name, settings, nodes=[wanted.near], count=1))
-        except (NotEnoughSpace, NotFound, Unsupported):
-            pass
     providers.update(controller.place(wanted.name, settings))
     return providers
 
@@ -183,12 +182,13 @@ def discard(world: World, controller: Controller, name: str) -> None:
         _delete_when_closed(world, controller, name)
 
 
-def complete(controller: Controller, name: str, marks: Optional[Mapping[str, str]] = None) -> None:
-    """Say that the volume holds what it should: from now on a rerun keeps it."""
-    controller.mark(name, marks or {}, clear=[STATE, RUN])
+def complete(world: World, controller: Controller, name: str) -> None:
+    """Say that the volume holds what it should: from now on a rerun keeps it. The last effect of a creation."""
+    with world.undo.by(name, _delete_when_closed, world, controller, name):
+        controller.mark(name, {}, clear=[STATE, RUN])
 
 
-def remove(world: World, controller: Controller, name: str, marks: Mapping[str, str]) -> None:
+def remove(world: World, controller: Controller, name: str, marks: Mapping[str, str], settings: Settings) -> None:
     """Delete a definition with its replicas and all its snapshots; absent is success.
 
     Raises Exists when its marks say it is somebody else's, InUse when it is open or may be, naming the
@@ -201,7 +201,7 @@ def remove(world: World, controller: Controller, name: str, marks: Mapping[str, 
     if other:
         raise Exists(f"{name} is marked {other}, so it belongs to something else and is left alone")
     try:
-        _require_closed(world, controller, look(controller, name, Settings()))
+        require_closed(world, look(controller, name, settings, found.size or Kib(0)))
         _delete_when_closed(world, controller, name)
     except (InUse, Failed):
         if not found.deleting and found.props.get(STATE) != DELETING:
@@ -209,11 +209,12 @@ def remove(world: World, controller: Controller, name: str, marks: Mapping[str, 
         raise
 
 
-def _require_closed(world: World, controller: Controller, volume: Volume) -> None:
+def require_closed(world: World, volume: Volume) -> None:
     """Raise InUse unless it is certain that no node has the device open for writing.
 
     LINSTOR forgets about openers when a satellite disconnects and then deletes under a running VM,
-    so a node that does not report counts as open.
+    so a node that does not report counts as open. Without DRBD it deletes what is mounted, so the
+    hosts are asked.
     """
     silent = placement.unknown(volume.replicas)
     if silent:
@@ -221,30 +222,38 @@ def _require_closed(world: World, controller: Controller, volume: Volume) -> Non
             f"{volume.name} may be open on {', '.join(silent)}, whose LINSTOR satellite does not answer; "
             f"retry when it is back, or after `linstor node lost`"
         )
-    if volume.replicated or not volume.replicas:
-        return
     for replica in volume.replicas:
-        if replica.device and host_files.opened(world, replica.node, replica.device):
-            raise InUse(f"{volume.name} is open on {replica.node}; stop what uses it and retry")
+        unguarded = not volume.replicated and replica.device
+        if replica.in_use or (unguarded and host_files.opened(world, replica.node, volume.device(replica.node))):
+            raise InUse(f"{volume.name} is open on {replica.node}; stop what uses it there and retry")
 
 
 def _delete_when_closed(world: World, controller: Controller, name: str) -> None:
-    def attempt() -> Optional[bool]:
+    def step() -> None:
         try:
             controller.delete(name)
         except Exists:
             for snapshot in controller.snapshots(name):
                 controller.delete_snapshot(name, snapshot.name)
             controller.delete(name)
-        except InUse as error:
-            nonlocal refusal
-            refusal = error
+
+    _when_closed(world, step)
+
+
+def _when_closed(world: World, step: Callable[[], None]) -> None:
+    """Do what LINSTOR refuses while a device is open, waiting a little for a process that is ending."""
+    refusals: list[InUse] = []
+
+    def attempt() -> Optional[bool]:
+        try:
+            step()
+        except InUse as refusal:
+            refusals.append(refusal)
             return None
         return True
 
-    refusal: Optional[InUse] = None
-    if not until(world.clock, _CLOSING_SECONDS, attempt) and refusal is not None:
-        raise refusal
+    if not until(world.clock, _CLOSING_SECONDS, attempt):
+        raise refusals[-1]
 
 
 def choose_bridge(
@@ -265,6 +274,45 @@ def choose_bridge(
         names = " ".join(host.name for host in candidates)
         raise Unsupported(f"none of the hosts {names} is an online LINSTOR node; name hosts as their LINSTOR nodes")
     return placement.bridge(reachable, holders, prefer)
+
+
+def to_fill(world: World, controller: Controller, volume: Volume) -> list[str]:
+    """Return the nodes on which content has to be written: one bridge host, or every replica without DRBD."""
+    if not volume.replicated:
+        return placement.holding(volume.replicas)
+    return [choose_bridge(world, controller, volume.settings, [volume]).name]
+
+
+# What FORMAT and FSTYPE say where no file system is wanted; swap is made by mkswap.
+_NO_FILESYSTEM = {"", "raw", "qcow2"}
+
+
+def filesystem(world: World, name: str) -> str:
+    """Return the file system to make: "" for none, "swap" for swap space.
+
+    Arguments: name, IMAGE/FS or DISK/FS; up to oned 5.12 FSTYPE, which may also be raw, qcow2 or swap.
+    Raises BadRequest for one that is not supported, before anything is touched.
+    """
+    wanted = name.strip().lower()
+    if wanted in _NO_FILESYSTEM:
+        return ""
+    if wanted != "swap":
+        contents.require_filesystem(world, wanted)
+    return wanted
+
+
+def format_volume(world: World, controller: Controller, volume: Volume, filesystem: str) -> None:
+    """Make a fresh volume empty, or give it a file system ("swap" for swap space); "" leaves only zeroes."""
+    if not filesystem and volume.zero:
+        return
+    for node in to_fill(world, controller, volume):
+        with borrowed(world, controller, volume, node) as device:
+            if filesystem == "swap":
+                contents.make_swap(world, node, device, zero=volume.zero)
+            elif filesystem:
+                contents.make_filesystem(world, node, device, filesystem, zero=volume.zero)
+            else:
+                contents.fill_zero(world, node, device)
 
 
 @contextmanager
@@ -320,20 +368,9 @@ def release(world: World, controller: Controller, volume: Volume, node: str) -> 
     if here is None or here.diskful or here.tiebreaker:
         return
 
-    def attempt() -> Optional[bool]:
-        nonlocal refusal
-        try:
-            controller.release(volume.name, node)
-        except InUse as error:
-            refusal = error
-            return None
-        return True
-
-    refusal: Optional[InUse] = None
-    if not until(world.clock, _CLOSING_SECONDS, attempt) and refusal is not None:
-        raise refusal
+    _when_closed(world, lambda: controller.release(volume.name, node))
 
 
-def aux(definition: Definition) -> list[str]:
-    """Return the keys of all marks of the driver that a definition carries."""
-    return [key for key in definition.props if key.startswith(AUX)]
+def inherited(source: Definition, marks: Mapping[str, str]) -> list[str]:
+    """Return the driver's marks on a source that a copy of it must not keep (LINSTOR copies them all)."""
+    return [key for key in source.props if key.startswith(AUX) and key not in marks]

@@ -1,0 +1,117 @@
+"""A volume made from another one, in the three ways of CLONE_MODE.
+
+copy       a new volume, filled on a bridge host; works everywhere
+snapshot   a snapshot of the source restored as a new definition, on the source's nodes
+clone      LINSTOR's own clone, on the source's nodes
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Optional
+
+from .. import placement
+from ..errors import DriverError, InUse, Unsupported
+from ..naming import CREATING, RUN, STATE
+from ..units import bytes_from_kib
+from ..world import Controller, Definition, World
+from . import contents, volumes
+from .volumes import Volume, Wanted
+
+
+def duplicate(
+    world: World, controller: Controller, source: Definition, wanted: Wanted, mode: str, host: str = ""
+) -> Optional[Volume]:
+    """Make the wanted volume a copy of the source; it stays half-made until `volumes.complete`.
+
+    Arguments: mode, CLONE_MODE; host, where the copy will be used, "" if nowhere in particular.
+    Returns None when the complete volume is there already.
+    Raises Unsupported when the mode does not work there, with the reason.
+    """
+    if mode == "snapshot":
+        return _from_snapshot(world, controller, source, wanted)
+    if mode == "clone":
+        return _by_linstor(world, controller, source, wanted)
+    return _by_copying(world, controller, source, wanted, host)
+
+
+def _by_copying(
+    world: World, controller: Controller, definition: Definition, wanted: Wanted, host: str
+) -> Optional[Volume]:
+    source = volumes.existing(definition, controller, wanted.settings)
+    readable(source)
+    target = volumes.create(world, controller, wanted)
+    if target is None:
+        return None
+    if source.replicated and target.replicated:
+        bridge = volumes.choose_bridge(world, controller, wanted.settings, [target, source], host).name
+        with volumes.borrowed(world, controller, source, bridge) as origin:
+            with volumes.borrowed(world, controller, target, bridge) as device:
+                contents.copy_device(world, bridge, origin, device, bytes_from_kib(source.size), zero=target.zero)
+        return target
+    _copy_each(world, source, target)
+    return target
+
+
+def _copy_each(world: World, source: Volume, target: Volume) -> None:
+    """Fill every replica of a target that DRBD does not keep equal, or from a source that cannot be lent."""
+    holders = placement.holding(target.replicas)
+    origins = placement.holding(source.replicas)
+    for node in holders if not target.replicated else holders[:1]:
+        origin = node if node in origins else origins[0]
+        size = bytes_from_kib(source.size)
+        device = target.device(node)
+        if origin == node:
+            contents.copy_device(world, node, source.device(origin), device, size, zero=target.zero)
+        else:
+            contents.copy_between(world, origin, source.device(origin), node, device, size, zero=target.zero)
+
+
+def readable(source: Volume) -> None:
+    """Raise InUse when another node writes to the source: DRBD then refuses readers elsewhere.
+
+    Raises Unsupported when it has no usable replica.
+    """
+    if not placement.holding(source.replicas):
+        raise Unsupported(f"{source.name} has no replica on an online node, so it cannot be copied; bring one back")
+    writers = [replica.node for replica in source.replicas if replica.in_use]
+    if writers:
+        raise InUse(f"{source.name} is open for writing on {', '.join(writers)}, so a copy would be inconsistent")
+
+
+def _from_snapshot(world: World, controller: Controller, source: Definition, wanted: Wanted) -> Optional[Volume]:
+    """As the driver before this one did, but the snapshot goes as soon as the pool can do without it."""
+    marks = {**wanted.marks, STATE: CREATING, RUN: world.run}
+    found = controller.definitions([wanted.name]).get(wanted.name)
+    if volumes.settle_name(world, controller, wanted, found):
+        return None
+    with world.undo.by(wanted.name, volumes.discard, world, controller, wanted.name):
+        controller.define(wanted.name, wanted.settings, marks)
+    # A snapshot of this name is the leftover of a killed run: its definition was replaced above.
+    controller.delete_snapshot(source.name, wanted.name)
+    snapshot = f"snapshot {wanted.name} of {source.name}"
+    with world.undo.by(snapshot, controller.delete_snapshot, source.name, wanted.name):
+        controller.snapshot(source.name, wanted.name)
+    controller.restore(source.name, wanted.name, wanted.name)
+    controller.mark(wanted.name, marks, clear=volumes.inherited(source, marks))
+    _grow(controller, source, wanted)
+    # LVM-thin does without; a ZFS clone needs its origin until `delete` of this disk or `rm` of the image.
+    with suppress(DriverError):
+        controller.delete_snapshot(source.name, wanted.name)
+    return volumes.look(controller, wanted.name, wanted.settings, wanted.size)
+
+
+def _by_linstor(world: World, controller: Controller, source: Definition, wanted: Wanted) -> Optional[Volume]:
+    found = controller.definitions([wanted.name]).get(wanted.name)
+    if volumes.settle_name(world, controller, wanted, found):
+        return None
+    marks = {**wanted.marks, STATE: CREATING, RUN: world.run}
+    with world.undo.by(wanted.name, volumes.discard, world, controller, wanted.name):
+        controller.clone(source.name, wanted.name, wanted.settings, marks, volumes.inherited(source, marks))
+    _grow(controller, source, wanted)
+    return volumes.look(controller, wanted.name, wanted.settings, wanted.size)
+
+
+def _grow(controller: Controller, source: Definition, wanted: Wanted) -> None:
+    if source.size is not None and wanted.size > source.size:
+        controller.resize(wanted.name, wanted.size)

@@ -1,0 +1,227 @@
+"""A VM's disks on its host: given, made, let go, removed."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from .. import placement
+from ..errors import NotFound, Refused
+from ..naming import DISK_ID, DS_ID, ORIGIN, VM_ID, DiskPlace, definition_of_source, disk_definition
+from ..onexml import Disk, Vm
+from ..request import (
+    CloneRequest,
+    ContextRequest,
+    DeleteRequest,
+    LnRequest,
+    MkimageRequest,
+    MkswapRequest,
+    MvdsRequest,
+)
+from ..settings import Settings, require_placement
+from ..units import Kib, Mib, kib_from_mib
+from ..world import Command, Controller, World
+from . import copies, host_files, volumes
+from .volumes import Volume, Wanted
+
+TM_MAD = "linstor_un"
+CDROM = "CDROM"
+_DONE = 6
+# EPILOG, CLEANUP_RESUBMIT, CLEANUP_DELETE, EPILOG_FAILURE: the VM is going, and DELETE came or comes for its disks.
+_GOING = {11, 15, 23, 40}
+_CONTEXT_SECONDS = 600.0
+
+
+def clone(world: World, request: CloneRequest) -> str:
+    """Give a VM's disk its own copy of an image, as large as DISK/SIZE, attached and linked on the VM's host.
+
+    oned sends no `resize` when DISK/SIZE is larger than the image. `recover --retry` calls this again
+    for disks that are done.
+    """
+    target = request.target
+    name = disk_definition(target.vm_id, target.disk_id)
+    with world.locks.hold(name):
+        disk = _disk_to_make(world, target)
+        settings = _settings(world, target, request.datastore_id)
+        require_placement(settings)
+        controller = world.connect(settings)
+        source = controller.definitions([request.source]).get(request.source)
+        if source is None:
+            raise NotFound(f"{request.source}, the image of disk {disk.id}, does not exist on LINSTOR; check the image")
+        size = Kib(max(kib_from_mib(disk.size or Mib(0)), source.size or 0))
+        marks = {**_marks(target), ORIGIN: request.source}
+        wanted = Wanted(name, size, settings, marks, target.host if settings.prefer_node else "")
+        volume = copies.duplicate(world, controller, source, wanted, settings.clone_mode, target.host)
+        _hand_over(world, controller, wanted, volume, target)
+    return ""
+
+
+def mkimage(world: World, request: MkimageRequest) -> str:
+    """Give a VM an empty volatile disk, with a file system if its FS asks for one.
+
+    FORMAT=qcow2 is made raw: a qcow2 header on a block device would be the guest's data.
+    """
+    disk_kind = "" if request.format in ("raw", "") else request.format
+    if disk_kind:
+        world.trail.warn(f"disk {request.target.disk_id} asks for FORMAT={disk_kind}; it is made raw on a block device")
+    return _volatile(world, request.target, request.size, swap=False)
+
+
+def mkswap(world: World, request: MkswapRequest) -> str:
+    """Give a VM a volatile disk with swap space on it."""
+    return _volatile(world, request.target, request.size, swap=True)
+
+
+def _volatile(world: World, target: DiskPlace, size: Mib, swap: bool) -> str:
+    name = disk_definition(target.vm_id, target.disk_id)
+    with world.locks.hold(name):
+        disk = _disk_to_make(world, target)
+        settings = _settings(world, target, target.datastore_id)
+        require_placement(settings)
+        filesystem = "swap" if swap else volumes.filesystem(world, disk.filesystem)
+        controller = world.connect(settings)
+        near = target.host if settings.prefer_node else ""
+        wanted = Wanted(name, kib_from_mib(size), settings, {**_marks(target), ORIGIN: "volatile"}, near)
+        volume = volumes.create(world, controller, wanted)
+        if volume is not None:
+            volumes.format_volume(world, controller, volume, filesystem)
+        _hand_over(world, controller, wanted, volume, target)
+    return ""
+
+
+def _hand_over(
+    world: World, controller: Controller, wanted: Wanted, fresh: Optional[Volume], target: DiskPlace
+) -> None:
+    """Attach and link a disk on the VM's host, then call it complete. Arguments: fresh, None on a rerun."""
+    volume = fresh or volumes.look(controller, wanted.name, wanted.settings, wanted.size)
+    _attach_and_link(world, controller, volume, target)
+    if fresh is not None:
+        volumes.complete(world, controller, wanted.name)
+
+
+def _attach_and_link(world: World, controller: Controller, volume: Volume, target: DiskPlace) -> None:
+    with world.locks.share(volumes.attachment_lock(volume.name, target.host)):
+        volumes.attach(world, controller, volume, target.host)
+        with world.undo.by(f"link {target.path} on {target.host}", host_files.unlink, world, target.host, target.path):
+            host_files.link(world, target.host, target.directory, volume.device(target.host), target.path)
+
+
+def ln(world: World, request: LnRequest) -> str:
+    """Give a VM an image itself, attached and linked on its host.
+
+    A persistent image is marked as this VM's disk, for the monitoring; a CDROM is shared by many VMs
+    and is marked with nothing.
+    """
+    target = request.target
+    disk = _disk_to_make(world, target)
+    settings = world.settings(world.cloud.datastore(request.datastore_id))
+    controller = world.connect(settings)
+    volume = volumes.look(controller, request.source, settings, Kib(0))
+    if not placement.holding(volume.replicas):
+        raise Refused(f"{request.source} has no replica on an online node, so disk {disk.id} cannot use it")
+    _attach_and_link(world, controller, volume, target)
+    if disk.persistent and disk.kind != CDROM:
+        marks = _marks(target)
+        with world.undo.by(f"marks of {request.source}", controller.mark, request.source, {}, list(marks)):
+            controller.mark(request.source, marks)
+    return ""
+
+
+def mvds(world: World, request: MvdsRequest) -> str:
+    """Let go of a persistent image: unlink it, give the host's attachment back, take the VM's marks off."""
+    settings = world.settings(world.cloud.datastore(request.datastore_id))
+    controller = world.connect(settings)
+    _let_go(world, controller, request.source, settings, request.disk)
+    controller.mark(request.source, {}, clear=[VM_ID, DISK_ID, DS_ID])
+    return ""
+
+
+def delete(world: World, request: DeleteRequest) -> str:
+    """Remove a VM's disk, or its whole directory; what is gone already is success.
+
+    oned calls it for every disk of a VM that goes, also for those whose clone never ran, for shared
+    CDROMs, and, on `recover --delete`, for persistent images: an image is only let go.
+    """
+    if request.disk is None:
+        host_files.remove_directory(world, request.directory.host, request.directory.path)
+        return ""
+    place = request.disk
+    vm = world.cloud.vm(place.vm_id)
+    disk = vm.disk(place.disk_id)
+    if disk is not None and disk.clone is False:
+        return _delete_linked(world, place, disk, request.datastore_id)
+    name = disk_definition(place.vm_id, place.disk_id)
+    with world.locks.hold(name):
+        settings = _settings(world, place, request.datastore_id)
+        controller = world.connect(settings)
+        volumes.remove(world, controller, name, _marks(place), settings)
+        if settings.clone_mode == "snapshot" and disk is not None and disk.source:
+            # A ZFS clone kept its origin on the image until now.
+            controller.delete_snapshot(definition_of_source(disk.source), name)
+        host_files.unlink(world, place.host, place.path)
+    return ""
+
+
+def _delete_linked(world: World, place: DiskPlace, disk: Disk, datastore_id: int) -> str:
+    settings = world.settings(world.cloud.datastore(datastore_id))
+    controller = world.connect(settings)
+    name = definition_of_source(disk.source)
+    _let_go(world, controller, name, settings, place)
+    if disk.persistent and disk.kind != CDROM:
+        controller.mark(name, {}, clear=[VM_ID, DISK_ID, DS_ID])
+    return ""
+
+
+def _let_go(world: World, controller: Controller, name: str, settings: Settings, place: DiskPlace) -> None:
+    """Unlink an image on a VM's host and release the attachment there, unless another VM has it too.
+
+    The front-end is no LINSTOR node: a stopped VM's disks are attached nowhere.
+    """
+    found = controller.definitions([name]).get(name)
+    host = world.front_end.host(place.host)
+    if found is None or host is None:
+        host_files.unlink(world, place.host, place.path)
+        return
+    volume = volumes.look(controller, name, settings, found.size or Kib(0))
+    with world.locks.share(volumes.attachment_lock(name, host)) as lock:
+        others = host_files.unlink(world, host, place.path, volume.device(host) if volume.on(host) else "")
+        if lock.alone() and not others:
+            volumes.release(world, controller, volume, host)
+
+
+def context(world: World, request: ContextRequest) -> str:
+    """Make the context image with the installed OpenNebula's own script, which changes with its releases."""
+    script = f"{world.front_end.remotes}/tm/common/context"
+    doing = f"make the context image {request.target.path} on {request.target.host}"
+    world.hosts.run(Command(None, [script, *request.argv]), seconds=_CONTEXT_SECONDS, doing=doing)
+    return ""
+
+
+def _disk_to_make(world: World, target: DiskPlace) -> Disk:
+    """Return the VM's disk, as oned has it now.
+
+    oned starts DELETE while our CLONE still runs, and does not stop it: a clone that gets its lock
+    after that DELETE would leave a disk of a VM that is gone. Raises Refused then.
+    """
+    vm = world.cloud.vm(target.vm_id)
+    if vm.state == _DONE or vm.lcm_state in _GOING:
+        raise Refused(f"VM {vm.id} is being removed, so its disk {target.disk_id} is not made")
+    return _disk(vm, target.disk_id)
+
+
+def _disk(vm: Vm, disk_id: int) -> Disk:
+    disk = vm.disk(disk_id)
+    if disk is None:
+        raise NotFound(f"VM {vm.id} has no disk {disk_id}; look at `onevm show {vm.id}`")
+    return disk
+
+
+def _settings(world: World, place: DiskPlace, image_datastore: int) -> Settings:
+    """Return the settings of the system datastore, or the image's where that is another driver's."""
+    system = world.cloud.datastore(place.datastore_id)
+    if system.tm_mad == TM_MAD or place.datastore_id == image_datastore:
+        return world.settings(system)
+    return world.settings(world.cloud.datastore(image_datastore))
+
+
+def _marks(place: DiskPlace) -> dict[str, str]:
+    return {VM_ID: str(place.vm_id), DISK_ID: str(place.disk_id), DS_ID: str(place.datastore_id)}
