@@ -72,7 +72,7 @@ def stat(call: Call) -> StatRequest:
     image = _image(action)
     if not image.path:
         raise BadRequest("IMAGE/PATH is empty; there is nothing whose size could be told")
-    return StatRequest(image, action.datastore, base64.b64encode(document).decode("ascii"))
+    return StatRequest(image, action.datastore, _again(document))
 
 
 def cp(call: Call) -> CpRequest:
@@ -81,7 +81,7 @@ def cp(call: Call) -> CpRequest:
     image_id, image = _numbered_image(action, call)
     if not image.path:
         raise BadRequest(f"IMAGE/PATH of image {image_id} is empty; there is nothing to copy")
-    return CpRequest(image_id, image, action.datastore, base64.b64encode(document).decode("ascii"))
+    return CpRequest(image_id, image, action.datastore, _again(document))
 
 
 def mkfs(call: Call) -> MkfsRequest:
@@ -180,6 +180,11 @@ def _decode(text: bytes) -> bytes:
     if len(letters) % 4 == 1:
         letters = letters[:-1]
     return base64.b64decode(letters + b"=" * (-len(letters) % 4))
+
+
+def _again(document: bytes) -> str:
+    """Encode the document without line breaks, which an environment variable of a shell script must not have."""
+    return base64.b64encode(document).decode("ascii")
 
 
 def _image(action: DriverAction) -> Image:

@@ -12,10 +12,15 @@ from .units import Mib
 
 @dataclass(frozen=True)
 class StatRequest:
-    """Tell the size of an image that is about to be registered; it has no id yet, only `image.path`."""
+    """Tell the size of an image that is about to be registered; it has no id yet, only `image.path`.
+
+    `document` is the whole XML as it came, in base64: downloader.sh reads the credentials of a
+    marketplace from it (environment DRV_ACTION).
+    """
 
     image: Image
     datastore: Datastore
+    document: str
     document: str
 
 
