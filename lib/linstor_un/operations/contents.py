@@ -54,6 +54,16 @@ def size_of(world: World, path: str, settings: Settings, document: str) -> Mib:
     raise NotImplementedError
 
 
+def require_allowed(path: str, settings: Settings) -> None:
+    """Raise BadRequest for an IMAGE/PATH that RESTRICTED_DIRS forbids or that is no file: before anything is made."""
+    raise NotImplementedError
+
+
+def require_filesystem(world: World, filesystem: str) -> None:
+    """Raise BadRequest for a file system that is not in SUPPORTED_FS of OpenNebula's datastore.conf."""
+    raise NotImplementedError
+
+
 def make_filesystem(world: World, target: Device, filesystem: str) -> None:
     """Make a file system on a device and look that it is there.
 

@@ -16,6 +16,7 @@ from ..naming import CREATING, RUN, STATE
 from ..units import bytes_from_kib
 from ..world import Controller, Definition, World
 from . import contents, volumes
+from .contents import Device
 from .volumes import Volume, Wanted
 
 
@@ -47,7 +48,8 @@ def _by_copying(
         bridge = volumes.choose_bridge(world, controller, wanted.settings, [target, source], host).name
         with volumes.borrowed(world, controller, source, bridge) as origin:
             with volumes.borrowed(world, controller, target, bridge) as device:
-                contents.copy_device(world, bridge, origin, device, bytes_from_kib(source.size), zero=target.zero)
+                size = bytes_from_kib(source.size)
+                contents.copy_device(world, Device(bridge, origin, size), Device(bridge, device, size, target.zero))
         return target
     _copy_each(world, source, target)
     return target
@@ -60,11 +62,9 @@ def _copy_each(world: World, source: Volume, target: Volume) -> None:
     for node in holders if not target.replicated else holders[:1]:
         origin = node if node in origins else origins[0]
         size = bytes_from_kib(source.size)
-        device = target.device(node)
-        if origin == node:
-            contents.copy_device(world, node, source.device(origin), device, size, zero=target.zero)
-        else:
-            contents.copy_between(world, origin, source.device(origin), node, device, size, zero=target.zero)
+        contents.copy_device(
+            world, Device(origin, source.device(origin), size), Device(node, target.device(node), size, target.zero)
+        )
 
 
 def readable(source: Volume) -> None:

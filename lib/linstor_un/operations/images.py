@@ -56,8 +56,8 @@ def cp(world: World, request: CpRequest) -> str:
 
 
 def _fill(world: World, request: CpRequest, settings: Settings, node: str, device: str, volume: Volume) -> None:
-    size, document = bytes_from_kib(volume.size), request.document
-    contents.import_image(world, request.image, settings, node, device, size, zero=volume.zero, document=document)
+    target = contents.Device(node, device, bytes_from_kib(volume.size), volume.zero)
+    contents.import_image(world, request.image, settings, target, request.document)
 
 
 def mkfs(world: World, request: MkfsRequest) -> str:

@@ -18,7 +18,7 @@ from ..naming import AUX, CREATING, DELETING, RUN, STATE, by_res
 from ..placement import Fate
 from ..retry import until
 from ..settings import Settings
-from ..units import Kib
+from ..units import Kib, bytes_from_kib
 from ..world import DRBD, CloudHost, Controller, Definition, Pool, Replica, World
 from . import contents, host_files
 
@@ -307,12 +307,13 @@ def format_volume(world: World, controller: Controller, volume: Volume, filesyst
         return
     for node in to_fill(world, controller, volume):
         with borrowed(world, controller, volume, node) as device:
+            target = contents.Device(node, device, bytes_from_kib(volume.size), volume.zero)
             if filesystem == "swap":
-                contents.make_swap(world, node, device, zero=volume.zero)
+                contents.make_swap(world, target)
             elif filesystem:
-                contents.make_filesystem(world, node, device, filesystem, zero=volume.zero)
+                contents.make_filesystem(world, target, filesystem)
             else:
-                contents.fill_zero(world, node, device)
+                contents.fill_zero(world, target)
 
 
 @contextmanager
