@@ -1,0 +1,28 @@
+"""LINSTOR behind `world.Controller`: the adapter, put together.
+
+    controller_link          a connection: which controller, TLS, token, deadlines
+    controller_answers       answer -> entries or an error; the low bits of ret_code
+    controller_features      REST version -> what may be sent
+    controller_session       reads are asked again, changes are read back
+    controller_reads         and _definitions, _replicas, _snapshots: the methods of the Protocol
+    controller_parsing       documents -> values; controller_bodies: settings -> requests
+    controller_capacity      pools -> what fits
+"""
+
+from __future__ import annotations
+
+from ..settings import Settings
+from ..world import Clock, Controller, Trail
+from .controller_snapshots import Snapshots
+
+
+class LinstorController(Snapshots):
+    """All of `world.Controller`; each part adds its methods to the one before."""
+
+
+def connect(settings: Settings, clock: Clock, trail: Trail) -> Controller:
+    """Return a controller; the connection is opened by the first question.
+
+    Raises nothing here. The first question raises BadRequest for unusable LS_* settings.
+    """
+    return LinstorController(settings, clock, trail)
