@@ -1,0 +1,116 @@
+"""The run of one action: the only place that prints, exits, unwinds, and knows signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import Optional
+
+from . import places
+from .errors import BUG, FAILED, LEFT_BEHIND, DriverError, Terminated, one_line
+from .log import Log, write
+from .undo import Undo
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def run(action: str, usage: str) -> int:
+    """Do an action as its script was called, and return the exit code.
+
+    Arguments: action, a row of the table of actions: "tm.clone"; usage, the script's text for --help.
+    oned never sends a first argument that begins with `--`: that is a person.
+    """
+    if sys.argv[1:] and sys.argv[1].startswith("--"):
+        from . import byhand
+
+        return byhand.run(action, usage, sys.argv[1:])
+    stdout = _own_stdout()
+    log, undo = Log(action.partition(".")[2]), Undo()
+    code, sentence, answer = _run(action, log, undo)
+    log.finish(sentence, f"{places.remotes(os.environ)}/scripts_common.sh")
+    if answer:
+        write(stdout, f"{answer}\n")
+    return code
+
+
+def _run(action: str, log: Log, undo: Undo) -> tuple[int, str, str]:
+    """Return the exit code, the user's sentence on failure, and what oned reads on success."""
+    try:
+        stop = _Stop()
+        try:
+            answer = _do(action, log, undo)
+        finally:
+            stop.disarm()
+    except DriverError as error:
+        code, sentence = error.exit_code, str(error)
+    except Terminated as error:
+        code, sentence = FAILED, str(error)
+    except ImportError as error:
+        log.error(traceback.format_exc())
+        code, sentence = FAILED, f"{one_line(str(error))}; install the driver and its Python packages with install.sh"
+    except BaseException as error:
+        log.error(traceback.format_exc())
+        code, sentence = BUG, f"{type(error).__name__}: {one_line(str(error))}; this is a bug, syslog has its traceback"
+    else:
+        for label in undo.settle():
+            log.warn(f"left behind: {label}")
+        return 0, "", answer
+    left = undo.unwind()
+    if left:
+        return LEFT_BEHIND, f"{sentence}; left behind: {', '.join(left)}", ""
+    return code, sentence, ""
+
+
+def _do(action: str, log: Log, undo: Undo) -> str:
+    from . import calling, wiring
+    from .actions import ACTIONS
+
+    row = ACTIONS[action]
+    request = row.parse(calling.Call(sys.argv[1:], calling.standard_input))
+    # Not the request itself: its document may hold a marketplace's credentials.
+    log.debug("called with " + " ".join(argument if len(argument) < 300 else "..." for argument in sys.argv[1:]))
+    return row.operation()(wiring.build(os.environ, log, undo), request)
+
+
+class _Stop:
+    """Signals that end a run: the first raises Terminated, all later ones are ignored.
+
+    The handler stays a Python function, for an ignored signal would stay ignored in every
+    command that is started afterwards, and those must be able to end.
+    """
+
+    def __init__(self) -> None:
+        self._armed = True
+        for number in _SIGNALS:
+            signal.signal(number, self._handle)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+    def disarm(self) -> None:
+        """It is decided how the run ends: from now on nothing interrupts it."""
+        self._armed = False
+
+    def _handle(self, number: int, _frame: Optional[FrameType]) -> None:
+        if self._armed:
+            self._armed = False
+            raise Terminated(signal.Signals(number).name)
+
+
+def _own_stdout() -> int:
+    """Return a descriptor for the one line that oned reads, and keep everybody else from writing to it.
+
+    Descriptors 0 to 2 that were closed are opened, or the next file or socket would take their numbers.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    stdout = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    return stdout
+

@@ -1,0 +1,36 @@
+"""Where OpenNebula is on this machine, from the environment that oned gives its drivers."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+_HOSTNAME = re.compile(r'^\s*HOSTNAME\s*=\s*"?([A-Za-z0-9_.-]+)', re.MULTILINE)
+
+
+def var(environ: Mapping[str, str]) -> str:
+    """Return OpenNebula's variable data: $ONE_LOCATION/var in a self-contained installation."""
+    location = environ.get("ONE_LOCATION", "")
+    return f"{location}/var" if location else "/var/lib/one"
+
+
+def remotes(environ: Mapping[str, str]) -> str:
+    """Return the directory of the installed drivers."""
+    return f"{var(environ)}/remotes"
+
+
+def own_names(environ: Mapping[str, str]) -> frozenset[str]:
+    """Return the names by which oned may call this machine in FE:PATH.
+
+    oned takes the kernel's host name, or HOSTNAME of oned.conf where that is set.
+    """
+    location = environ.get("ONE_LOCATION", "")
+    name = os.uname().nodename
+    names = {name, name.partition(".")[0]}
+    try:
+        with open(f"{location}/etc/oned.conf" if location else "/etc/one/oned.conf", encoding="utf-8") as file:
+            names.update(_HOSTNAME.findall(file.read()))
+    except (OSError, UnicodeDecodeError):
+        pass  # where oneadmin may not read oned.conf, the kernel's name has to do
+    return frozenset(names)
