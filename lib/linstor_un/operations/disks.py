@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Optional
 
 from .. import placement
 from ..errors import NotFound, Refused
-from ..naming import DISK_ID, DS_ID, ORIGIN, VM_ID, DiskPlace, definition_of_source, disk_definition
+from ..naming import DISK_ID, DS_ID, ORIGIN, VM_ID, DiskPlace, by_res, definition_of_source, disk_definition
 from ..onexml import Disk, Vm
 from ..request import (
     CloneRequest,
@@ -130,8 +131,8 @@ def mvds(world: World, request: MvdsRequest) -> str:
     """Let go of a persistent image: unlink it, give the host's attachment back, take the VM's marks off."""
     settings = world.settings(world.cloud.datastore(request.datastore_id))
     controller = world.connect(settings)
-    _let_go(world, controller, request.source, settings, request.disk)
-    controller.mark(request.source, {}, clear=[VM_ID, DISK_ID, DS_ID])
+    _let_go(world, controller, request.source, request.disk)
+    _unmark(controller, request.source)
     return ""
 
 
@@ -165,27 +166,28 @@ def _delete_linked(world: World, place: DiskPlace, disk: Disk, datastore_id: int
     settings = world.settings(world.cloud.datastore(datastore_id))
     controller = world.connect(settings)
     name = definition_of_source(disk.source)
-    _let_go(world, controller, name, settings, place)
+    _let_go(world, controller, name, place)
     if disk.persistent and disk.kind != CDROM:
-        controller.mark(name, {}, clear=[VM_ID, DISK_ID, DS_ID])
+        _unmark(controller, name)
     return ""
 
 
-def _let_go(world: World, controller: Controller, name: str, settings: Settings, place: DiskPlace) -> None:
+def _let_go(world: World, controller: Controller, name: str, place: DiskPlace) -> None:
     """Unlink an image on a VM's host and release the attachment there, unless another VM has it too.
 
     The front-end is no LINSTOR node: a stopped VM's disks are attached nowhere.
     """
-    found = controller.definitions([name]).get(name)
     host = world.front_end.host(place.host)
-    if found is None or host is None:
-        host_files.unlink(world, place.host, place.path)
-        return
-    volume = volumes.look(controller, name, settings, found.size or Kib(0))
-    with world.locks.share(volumes.attachment_lock(name, host)) as lock:
-        others = host_files.unlink(world, host, place.path, volume.device(host) if volume.on(host) else "")
-        if lock.alone() and not others:
-            volumes.release(world, controller, volume, host)
+    with world.locks.share(volumes.attachment_lock(name, place.host)) as lock:
+        others = host_files.unlink(world, place.host, place.path, by_res(name))
+        if host is not None and lock.alone() and not others:
+            volumes.release(world, controller, name, host)
+
+
+def _unmark(controller: Controller, name: str) -> None:
+    """Take a VM's marks off a persistent image; an image that is gone has none."""
+    with suppress(NotFound):
+        controller.mark(name, {}, clear=[VM_ID, DISK_ID, DS_ID])
 
 
 def context(world: World, request: ContextRequest) -> str:

@@ -19,16 +19,19 @@ mv -T -f -- "$3.new.$$" "$3"
 """
 
 # Every VM that has a disk on this host has a link to its device in its directory: $1/DATASTORE/VM/disk.N.
-_USERS = """[ -n "$2" ] || exit 0
-for link in "$1"/*/*/disk.*; do
+_USERS = """for link in "$1"/*/*/disk.*; do
   [ -L "$link" ] && [ "$(readlink -- "$link")" = "$2" ] && { echo "$link"; exit 0; }
 done
 exit 0
 """
 
+# What the link pointed to, where it is still there, is surer than a path made from the name.
 _UNLINK = (
     """set -e
-if [ -L "$3" ] || [ ! -d "$3" ]; then rm -f -- "$3"; fi
+users=$1 device=$2 path=$3
+if [ -L "$path" ]; then device=$(readlink -- "$path"); fi
+if [ -L "$path" ] || [ ! -d "$path" ]; then rm -f -- "$path"; fi
+set -- "$users" "$device"
 """
     + _USERS
 )
@@ -57,28 +60,29 @@ def link(world: World, host: str, directory: str, device: str, path: str) -> Non
     OpenNebula >= 6.4 leaves `.monitor` in a system datastore that was local once, and would then
     probe it on the host instead of asking the driver.
     """
-    _script(world, host, _LINK, directory, device, path, doing=f"link {path} to {device} on {host}")
+    _script(world, host, _LINK, directory, device, path, doing=f"link {path} to {device}")
 
 
 def unlink(world: World, host: str, path: str, device: str = "") -> bool:
     """Remove a disk's link or file from a VM's directory; absent is success.
 
-    Returns whether another VM on that host has a link to the device; False without a device.
+    Arguments: device, what the link pointed to, should it be gone already.
+    Returns whether another VM on that host has a link to the same device.
     """
     arguments = (_datastores(world), device, path)
-    return bool(_script(world, host, _UNLINK, *arguments, doing=f"remove {path} on {host}"))
+    return bool(_script(world, host, _UNLINK, *arguments, doing=f"remove {path}"))
 
 
 def remove_directory(world: World, host: str, path: str) -> None:
     """Remove a VM's directory with everything in it, without following links; absent is success."""
     argv = ["rm", "-rf", "--one-file-system", "--", path]
     command = Command(world.front_end.host(host), argv)
-    world.hosts.run(command, seconds=_SECONDS, doing=f"remove {path} on {host}")
+    world.hosts.run(command, seconds=_SECONDS, doing=f"remove {path}")
 
 
 def linked(world: World, host: str, device: str) -> bool:
     """Return whether a VM on the host has a link to the device."""
-    doing = f"look for users of {device} on {host}"
+    doing = f"look for users of {device}"
     return bool(_script(world, host, _USERS, _datastores(world), device, doing=doing))
 
 
@@ -88,4 +92,4 @@ def _datastores(world: World) -> str:
 
 def opened(world: World, host: str, device: str) -> bool:
     """Return whether something on the host has the device open, mounted or stacked, as far as oneadmin may see."""
-    return bool(_script(world, host, _OPENED, device, doing=f"look for openers of {device} on {host}"))
+    return bool(_script(world, host, _OPENED, device, doing=f"look for openers of {device}"))

@@ -360,16 +360,12 @@ def attach(world: World, controller: Controller, volume: Volume, node: str) -> V
     return volume
 
 
-def release(world: World, controller: Controller, volume: Volume, node: str) -> None:
+def release(world: World, controller: Controller, name: str, node: str) -> None:
     """Take a volume's diskless attachment off a node; a replica stays, a tiebreaker stays LINSTOR's.
 
     Raises InUse when the device is still open there after a short while.
     """
-    here = volume.on(node)
-    if here is None or here.diskful or here.tiebreaker:
-        return
-
-    _when_closed(world, lambda: controller.release(volume.name, node))
+    _when_closed(world, lambda: controller.release(name, node))
 
 
 def inherited(source: Definition, marks: Mapping[str, str]) -> list[str]:
