@@ -31,6 +31,25 @@ def lock_directory(environ: Mapping[str, str], preferred: str = OPENNEBULA_LOCKS
     return directory
 
 
+class SharedLock:
+    """A lock held together with others."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def alone(self) -> bool:
+        """Try, without waiting, to be its only holder until the block ends; return whether it worked.
+
+        The kernel may drop a shared lock while it fails to make it exclusive; it is then taken again.
+        """
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+            return False
+        return True
+
+
 class FileLocks:
     """Locks as files of one directory.
 
@@ -56,8 +75,24 @@ class FileLocks:
             for name in sorted(set(names)):
                 descriptor = self._open(name)
                 held.callback(os.close, descriptor)
-                self._take(descriptor, name, end)
+                self._take(descriptor, fcntl.LOCK_EX, name, end)
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
             yield
+
+    @contextmanager
+    def share(self, name: str) -> Iterator[SharedLock]:
+        """Hold a lock that others may share at the same time.
+
+        Arguments: name, any text. Raises TimedOut when somebody holds it alone for too long, Failed when the
+        lock file cannot be opened.
+        """
+        descriptor = self._open(name)
+        try:
+            self._take(descriptor, fcntl.LOCK_SH, name, self._clock.now() + self._seconds)
+            yield SharedLock(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _open(self, name: str) -> int:
         path = os.path.join(self._directory, f"{NAME}-{quote(name, safe='')[:200]}")
@@ -66,11 +101,11 @@ class FileLocks:
         except OSError as error:
             raise Failed(f"cannot open the lock file {path}: {error.strerror}") from error
 
-    def _take(self, descriptor: int, name: str, end: float) -> None:
+    def _take(self, descriptor: int, how: int, name: str, end: float) -> None:
         pause = 0.02
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, how | fcntl.LOCK_NB)
             except BlockingIOError:
                 left = end - self._clock.now()
                 if left <= 0:
@@ -81,8 +116,6 @@ class FileLocks:
                 self._clock.sleep(min(pause, left))
                 pause = min(pause * 2, _LONGEST_PAUSE)
             else:
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
                 return
 
 
