@@ -1,0 +1,168 @@
+"""Replay recorded lifecycles through our scripts: python -m lab.replay [options] DIRECTORY...
+
+Each call is made as it was recorded, in order, in a lab whose state is the recording's; docs/replay.md tells what
+"as expected" means. The last line is `replay: N calls, N as expected, 0 wrong, N not ours`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional
+
+from lab.hosts import Hosts, LabUnavailable, LoopVolumes
+from lab.oned.recordings import Call, Recording, recordings
+from lab.opennebula.frontend import REPOSITORY
+from lab.replaying import effects, facts
+from lab.replaying.judge import RULES, Case, failed_cleanly, succeeded
+from lab.replaying.needs import Needs
+from lab.replaying.refusals import injected, must_fail
+from lab.replaying.world import World
+
+OK, WRONG, NOT_OURS = "ok", "wrong", "not ours"
+CALL_SECONDS = 120.0
+_DEFAULT_HOSTS = ("node1", "node2", "node3")
+
+
+@dataclass
+class Verdict:
+    """How one call ended, with the complaints if it is wrong."""
+
+    seq: int
+    script: str
+    status: str
+    seconds: float = 0.0
+    complaints: list[str] = field(default_factory=list)
+
+
+class Lab:
+    """The hosts of one process, kept from recording to recording."""
+
+    def __init__(self, linstor_version: str, actions: Optional[set[str]]) -> None:
+        self.linstor_version = linstor_version
+        self.actions = actions
+        self.hosts = Hosts(_DEFAULT_HOSTS)
+        self.hosts.start()
+        self.volumes = LoopVolumes(None, self.hosts)
+
+    def close(self) -> None:
+        """End hosts and devices."""
+        self.volumes.close()
+        self.hosts.close()
+
+    def replay(self, recording: Recording, from_seq: int = 0) -> list[Verdict]:
+        """Replay one recording from its start; verdicts of calls before `from_seq` are dropped."""
+        with World(recording, self.hosts, self.volumes, self.linstor_version) as world:
+            needs = Needs(world, recording)
+            verdicts = [self._call(world, needs, call) for call in recording.calls]
+        return [verdict for verdict in verdicts if verdict.seq >= from_seq]
+
+    def _call(self, world: World, needs: Needs, call: Call) -> Verdict:
+        if call.vm_document:
+            world.documents.put(call.vm_document)
+        needs.prepare(call)
+        if not self._judged(call):
+            effects.emulate(world, call)
+            return Verdict(call.seq, call.script, NOT_OURS)
+        if not (REPOSITORY / call.script).exists():
+            effects.emulate(world, call)
+            return Verdict(call.seq, call.script, WRONG, 0.0, ["not yet: there is no such script"])
+        started = time.monotonic()
+        complaints = judged(world, call)
+        status = WRONG if complaints else OK
+        return Verdict(call.seq, call.script, status, time.monotonic() - started, complaints)
+
+    def _judged(self, call: Call) -> bool:
+        ours = call.driver == "linstor_un" or call.script.endswith("_linstor_un")
+        known = (call.kind, call.action) in RULES
+        wanted = known if self.actions is None else bool({call.action, f"{call.kind}.{call.action}"} & self.actions)
+        return ours and wanted
+
+
+def judged(world: World, call: Call) -> list[str]:
+    """Make one call as it was recorded and return what is wrong with how it ended."""
+    if call.kind == "ds":
+        world.learn(facts.datastore_of(call))
+    before = world.snapshot()
+    reason = must_fail(world, call, before)
+    with injected(world, call, before) as broken:
+        outcome = world.oned.finish(world.oned.recorded(call.script, call.argv, call.stdin), CALL_SECONDS)
+    case = Case(world, call, before, world.snapshot(), outcome, [])
+    if reason or broken:
+        failed_cleanly(case, reason or broken)
+    else:
+        succeeded(case)
+    return case.wrong
+
+
+_lab: Optional[Lab] = None
+
+
+def _start(linstor_version: str, actions: Optional[set[str]]) -> None:
+    global _lab  # noqa: PLW0603  (one lab a worker process)
+    _lab = Lab(linstor_version, actions)
+
+
+def _replay_file(path: str) -> tuple[str, list[Verdict]]:
+    assert _lab is not None
+    (recording,) = [item for item in recordings(Path(path).parent) if str(item.path) == path]
+    return path, _lab.replay(recording)
+
+
+def _results(arguments: argparse.Namespace, files: list[str]) -> Iterator[tuple[str, list[Verdict]]]:
+    actions = set(arguments.actions.split(",")) if arguments.actions else None
+    context = multiprocessing.get_context("fork")
+    with context.Pool(min(arguments.jobs, len(files)), _start, (arguments.linstor, actions)) as pool:
+        yield from pool.imap_unordered(_replay_file, files)
+
+
+def main(argv: Optional[list[str]] = None) -> int:
+    """Replay all recordings below the directories; returns 0 when no call was wrong, 2 when there is no lab here."""
+    parser = argparse.ArgumentParser(prog="replay", description=__doc__.splitlines()[0])
+    parser.add_argument("directories", nargs="+", type=Path, metavar="DIRECTORY")
+    parser.add_argument("--actions", help="judge only these linstor_un actions, such as clone,ds.cp,tm.clone")
+    parser.add_argument("--scenarios", default="", help="replay only files whose name contains this")
+    parser.add_argument("--linstor", default="1.33", help="version of the simulated controller")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("-v", "--verbose", action="store_true", help="print every call, not only the wrong ones")
+    arguments = parser.parse_args(argv)
+    files = [str(path) for directory in arguments.directories for path in _files(directory, arguments.scenarios)]
+    if not files:
+        parser.error("no recordings there")
+    counts = {OK: 0, WRONG: 0, NOT_OURS: 0}
+    for path, verdicts in _results(arguments, files):
+        for verdict in verdicts:
+            counts[verdict.status] += 1
+        _tell(path, verdicts, arguments.verbose)
+    total = sum(counts.values())
+    print(f"replay: {total} calls, {counts[OK]} as expected, {counts[WRONG]} wrong, {counts[NOT_OURS]} not ours")
+    return 0 if counts[WRONG] == 0 else 1
+
+
+def _files(directory: Path, wanted: str) -> list[Path]:
+    return [item.path for item in recordings(directory) if wanted in item.path.name]
+
+
+def _tell(path: str, verdicts: list[Verdict], verbose: bool) -> None:
+    wrong = sum(verdict.status == WRONG for verdict in verdicts)
+    seconds = sum(verdict.seconds for verdict in verdicts)
+    print(f"{path}: {len(verdicts)} calls, {wrong} wrong, {seconds:.1f} s", flush=True)
+    for verdict in verdicts:
+        if verbose or verdict.status == WRONG:
+            print(f"  {verdict.seq:05d} {verdict.script}: {verdict.status} {verdict.seconds:.2f} s")
+        for complaint in verdict.complaints:
+            print(f"        {complaint}")
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except LabUnavailable as unavailable:
+        print(f"replay: {unavailable}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,1 @@
+"""Replay recorded lifecycles of real OpenNebula daemons through our scripts, and judge every call."""

@@ -1,0 +1,184 @@
+"""What a recorded call says, read without any code of the driver: the judge must not share its mistakes."""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import dataclass
+from typing import Optional
+
+from lxml import etree
+
+from lab.oned.recordings import Call
+
+_SOURCE = re.compile(r"/dev/drbd/by-res/([^/]+)/0$")
+_PLACE = re.compile(r"(?P<host>[^:]+):(?P<path>/.*/datastores/+(?P<ds>\d+)/+(?P<vm>\d+)(?:/+(?P<file>[^/]+))?)$")
+FILE_TYPES = ("3", "4", "5")
+"""IMAGE/TYPE of kernels, ramdisks and context files: no block devices."""
+
+
+def definition_of(source: str) -> str:
+    """Return the resource definition in an image's SOURCE, "" when it has another form."""
+    found = _SOURCE.search(re.sub("/+", "/", source))
+    return found[1] if found else ""
+
+
+@dataclass(frozen=True)
+class Place:
+    """HOST:.../datastores/DS/VM[/FILE]; `disk` is None for the directory and for files that are no disk."""
+
+    host: str
+    path: str
+    datastore: int
+    vm: int
+    file: str
+
+    @property
+    def disk(self) -> Optional[int]:
+        found = re.fullmatch(r"disk\.(\d+)", self.file)
+        return int(found[1]) if found else None
+
+    @property
+    def directory(self) -> str:
+        return self.path.rsplit("/", 1)[0] if self.file else self.path
+
+
+def place(word: str) -> Optional[Place]:
+    """Read an argument of a transfer action, None when it names no VM directory."""
+    found = _PLACE.match(word)
+    if not found:
+        return None
+    path = re.sub("/+", "/", found["path"])
+    return Place(found["host"], path, int(found["ds"]), int(found["vm"]), found["file"] or "")
+
+
+def places(call: Call) -> list[Place]:
+    """Return the VM directories and disks among the arguments, in order; premigrate has hosts and directory apart."""
+    found = [spot for spot in map(place, call.argv) if spot]
+    if call.action in ("premigrate", "postmigrate", "failmigrate"):
+        found = [spot for host in call.argv[:2] for spot in [place(f"{host}:{call.argv[2]}")] if spot]
+    return found
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A disk of a VM document. `definition` is the image's for CLONE=NO, else the VM's own; sizes in MiB."""
+
+    number: int
+    definition: str
+    own: bool
+    size: int
+    source: str
+    image: Optional[int]
+    image_size: int
+    kind: str
+    fs: str
+    tm_mad: str
+
+
+@dataclass(frozen=True)
+class Vm:
+    """What a VM document says at the moment of a call; `hosts` are those of its history, the present one last."""
+
+    number: int
+    hosts: list[str]
+    datastore: int
+    disks: dict[int, Disk]
+
+
+def vm_of(document: Optional[str]) -> Optional[Vm]:
+    """Read a VM document."""
+    if not document:
+        return None
+    root = etree.fromstring(document.encode())
+    number = int(root.findtext("ID", "0"))
+    disks = {}
+    for item in root.findall("TEMPLATE/DISK"):
+        disk = _disk(number, item)
+        disks[disk.number] = disk
+    records = root.findall("HISTORY_RECORDS/HISTORY")
+    hosts = [record.findtext("HOSTNAME", "") for record in records]
+    datastore = int(records[-1].findtext("DS_ID", "0")) if records else 0
+    return Vm(number, hosts, datastore, disks)
+
+
+def _disk(vm: int, item: etree._Element) -> Disk:
+    number = int(item.findtext("DISK_ID", "0"))
+    source, image = item.findtext("SOURCE", ""), item.findtext("IMAGE_ID", "")
+    own = item.findtext("CLONE", "YES") != "NO"
+    size = _number(item.findtext("SIZE"))
+    return Disk(
+        number, f"one-vm-{vm}-disk-{number}" if own else definition_of(source), own, size, source,
+        int(image) if image else None, _number(item.findtext("ORIGINAL_SIZE")) or size, item.findtext("TYPE", ""),
+        item.findtext("FS", ""), item.findtext("TM_MAD", ""),
+    )
+
+
+@dataclass(frozen=True)
+class Image:
+    """The IMAGE of a datastore action; `size` in MiB, `snapshots` their numbers."""
+
+    number: Optional[int]
+    path: str
+    source: str
+    size: int
+    format: str
+    fs: str
+    kind: str
+    hashes: dict[str, str]
+    snapshots: list[int]
+
+    @property
+    def save_as(self) -> bool:
+        """The target of a disk-saveas: mkfs only names it, cpds fills it."""
+        return "save_as" in (self.format, self.fs)
+
+
+@dataclass(frozen=True)
+class Datastore:
+    """A datastore document: TYPE 0 images, 1 system, 2 files; `template` are the attributes as they stand."""
+
+    number: int
+    kind: str
+    tm_mad: str
+    template: dict[str, str]
+
+
+def payload(call: Call) -> etree._Element:
+    """Return DS_DRIVER_ACTION_DATA of a datastore action or a monitor, from whichever form the call has."""
+    text = call.stdin if call.stdin.strip() else call.argv[0]
+    return etree.fromstring(base64.b64decode(text))
+
+
+def image_of(call: Call) -> Image:
+    """Read IMAGE of a datastore action."""
+    item = payload(call).find("IMAGE")
+    assert item is not None
+    number = item.findtext("ID", "")
+    fs = item.findtext("FS") or item.findtext("FSTYPE") or ""
+    names = {"MD5", "SHA1"}
+    hashes = {name: value for name in names for value in [item.findtext(f"TEMPLATE/{name}", "")] if value}
+    return Image(
+        int(number) if number else None, item.findtext("PATH", ""), item.findtext("SOURCE", ""),
+        _number(item.findtext("SIZE")), item.findtext("FORMAT", ""), fs, item.findtext("TYPE", ""), hashes,
+        [int(snapshot.findtext("ID", "0")) for snapshot in item.findall("SNAPSHOTS/SNAPSHOT")],
+    )
+
+
+def datastore_of(call: Call) -> Datastore:
+    """Read DATASTORE of a datastore action or a monitor."""
+    item = payload(call).find("DATASTORE")
+    assert item is not None
+    return read_datastore(etree.tostring(item, encoding="unicode"))
+
+
+def read_datastore(document: str) -> Datastore:
+    """Read a datastore document."""
+    item = etree.fromstring(document.encode())
+    template = item.find("TEMPLATE")
+    values = {child.tag: child.text or "" for child in template} if template is not None else {}
+    return Datastore(int(item.findtext("ID", "0")), item.findtext("TYPE", ""), item.findtext("TM_MAD", ""), values)
+
+
+def _number(text: Optional[str]) -> int:
+    return int(text) if text and text.strip().isdigit() else 0

@@ -1,0 +1,68 @@
+"""The state of a world at one moment, and the differences between two moments in words."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A resource definition as an operator sees it: size in KiB of volume 0, nodes with data and nodes without.
+
+    Tiebreakers are not listed: LINSTOR makes and drops them by itself.
+    """
+
+    size: int
+    props: Mapping[str, str]
+    replicas: frozenset[str]
+    attached: frozenset[str]
+    snapshots: frozenset[str]
+    flags: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All definitions by name, and all that lies below the watched directories by (host, path).
+
+    An entry is "directory", "link TARGET" or "file SIZE".
+    """
+
+    definitions: Mapping[str, Definition]
+    files: Mapping[tuple[str, str], str]
+
+    def links_to(self, host: str, definition: str) -> list[str]:
+        """Return the paths on a host that are links to a definition's device."""
+        wanted = f"link /dev/drbd/by-res/{definition}/0"
+        return [path for (where, path), entry in self.files.items() if where == host and entry == wanted]
+
+
+def differences(
+    before: Snapshot, after: Snapshot, definitions: Collection[str] = (), files: Collection[tuple[str, str]] = (),
+) -> list[str]:
+    """Return a sentence for everything that changed, except the definitions and files named."""
+    found = []
+    for name in sorted({*before.definitions, *after.definitions} - set(definitions)):
+        old, new = before.definitions.get(name), after.definitions.get(name)
+        if old is None or new is None:
+            found.append(f"{name} {'appeared' if old is None else 'is gone'}")
+        elif old != new:
+            found.append(f"{name} changed: {_changes(old, new)}")
+    for place in sorted({*before.files, *after.files} - set(files)):
+        was, now = before.files.get(place), after.files.get(place)
+        if was != now:
+            found.append(f"{place[0]}:{place[1]} was {was or 'not there'}, is {now or 'not there'}")
+    return found
+
+
+def _changes(old: Definition, new: Definition) -> str:
+    parts = []
+    for name in ("size", "props", "replicas", "attached", "snapshots", "flags"):
+        was, now = getattr(old, name), getattr(new, name)
+        if was != now:
+            parts.append(f"{name} {_text(was)} -> {_text(now)}")
+    return ", ".join(parts)
+
+
+def _text(value: object) -> str:
+    return str(sorted(value)) if isinstance(value, frozenset) else str(value)

@@ -1,0 +1,254 @@
+"""One recording's world: simulated LINSTOR, real hosts, an installed front-end, and oned's XML-RPC."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Optional
+
+from lab.hosts import Hosts, LoopVolumes, account
+from lab.oned.driver import Oned
+from lab.oned.recordings import Recording
+from lab.oned.release import Release, release
+from lab.oned.store import Documents
+from lab.oned.xmlrpc import XmlRpc
+from lab.opennebula import install_frontend
+from lab.replaying import contents, facts
+from lab.replaying.facts import Datastore, Place
+from lab.replaying.linstor import Linstor, replica_count
+from lab.replaying.snapshot import Snapshot
+from lab.replaying.sources import Sources
+
+VAR = Path("/var/lib/one")
+DATASTORES = "/var/lib/one/datastores"
+WATCHED = (DATASTORES, "/var/tmp", "/tmp")
+FRONTEND = "frontend"
+_SHARED = Path("/etc/lab-shared")
+
+
+class World:
+    """Everything a recording's calls meet. Hosts and their sshd live on from recording to recording."""
+
+    def __init__(self, recording: Recording, hosts: Hosts, volumes: LoopVolumes, linstor_version: str) -> None:
+        self.hosts = hosts
+        self.work = Path(os.environ.get("TMPDIR", "/tmp")) / f"replay-{os.getpid()}"
+        self.work.mkdir(exist_ok=True)
+        self.documents = Documents()
+        for pool in recording.pools:
+            self.documents.put_pool(pool)
+        self._datastores = {item.number: item for item in map(facts.read_datastore, self._datastore_documents())}
+        self.linstor = Linstor(linstor_version, hosts.names, self._datastores.values(), volumes)
+        self.release = _release(recording)
+        self.frontend = install_frontend(VAR, self.release, owner=(account.UID, account.GID))
+        self.sources = Sources(self.work, VAR / "backups")
+        self.xmlrpc = XmlRpc(self.documents, recording.version)
+        self.oned = Oned(self.release, self.frontend.remotes, hosts.frontend_env(), str(VAR), user=account.NAME)
+        self.known: dict[str, str] = {}
+        self.source_fingerprints: dict[str, str] = {}
+        self.source_sizes: dict[str, int] = {}
+
+    def __enter__(self) -> World:
+        self.linstor.controller.start("127.0.0.1", 3370)
+        self.xmlrpc.start("127.0.0.1", 2633)
+        for number, datastore in self._datastores.items():
+            if datastore.kind == "1" and datastore.tm_mad == "shared":
+                self._share(number)
+        self.known = {name: self.linstor.fingerprint(name) for name in self.linstor.definitions()}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.xmlrpc.stop()
+        self.linstor.controller.stop()
+        self.sources.close()
+        for name in self.linstor.definitions():
+            with contextlib.suppress(RuntimeError):
+                self.linstor.remove(name)
+        for host in (*self.hosts.names, FRONTEND):
+            self._clean(host)
+        shutil.rmtree(self.work, ignore_errors=True)
+
+    # What the documents say
+
+    def _datastore_documents(self) -> list[str]:
+        return [document for _, document in self.documents.all("DATASTORE")]
+
+    def learn(self, datastore: Datastore) -> None:
+        """Take over a datastore's attributes from a call: the pool of the recording may be older or younger."""
+        self._datastores[datastore.number] = datastore
+
+    def datastore(self, number: int) -> Datastore:
+        """Return a datastore, an empty one for a number nobody knows."""
+        return self._datastores.get(number) or Datastore(number, "", "", {})
+
+    def settings_of(self, number: int) -> Mapping[str, str]:
+        """Return the attributes of a datastore."""
+        return self.datastore(number).template
+
+    def tm_mad(self, number: int) -> str:
+        """Return the transfer driver of a datastore."""
+        return self.datastore(number).tm_mad
+
+    def replica_count(self, datastore: Datastore) -> int:
+        """Return how many replicas the datastore asks for."""
+        return replica_count(datastore)
+
+    # Volumes
+
+    def make_volume(
+        self, name: str, mib: int, *, pattern: str = "", marks: Optional[Mapping[str, Any]] = None, copy_of: str = "",
+    ) -> None:
+        """Make a volume of earlier calls, filled with bytes drawn from `pattern` or with those of another volume."""
+        if name in self.linstor.definitions():
+            return
+        self.linstor.make(name, mib, marks=marks or {})
+        path = self.linstor.path(name)
+        if copy_of and copy_of in self.linstor.definitions():
+            contents.copy(self.linstor.path(copy_of), path)
+        elif pattern:
+            contents.write_pattern(path, mib << 20, pattern)
+        self.known[name] = self.linstor.fingerprint(name)
+
+    def attach(self, name: str, host: str) -> None:
+        """Make a volume available on a host; the front-end is none."""
+        if host != FRONTEND:
+            self.linstor.attach(name, host)
+
+    def detach(self, name: str, host: str) -> None:
+        """Take a volume without a replica there away from a host."""
+        self.linstor.detach(name, host)
+
+    def remove(self, name: str) -> None:
+        """Delete a volume."""
+        self.linstor.remove(name)
+        self.known.pop(name, None)
+
+    def signature(self, name: str) -> str:
+        """Return the file system that a volume holds."""
+        return contents.signature(self.linstor.path(name))
+
+    @contextlib.contextmanager
+    def open(self, name: str, node: str) -> Iterator[None]:
+        """Hold a volume's device open on a node, as a running guest does."""
+        script = 'exec 9<>"$1"; echo; read -r x'
+        command = self.hosts.entering(node, ["sh", "-c", script, "sh", f"/dev/drbd/by-res/{name}/0"], "root")
+        with contents.standing(command):
+            yield
+
+    # Files
+
+    def host_path(self, host: str, path: str) -> Path:
+        """Return where a path of a host, or of the front-end, is seen from here."""
+        return Path(path) if host == FRONTEND else self.hosts.path(host, path)
+
+    def make_directory(self, host: str, path: str) -> None:
+        """Make a directory of oneadmin's, with its parents below the datastores."""
+        wanted = self.host_path(host, path)
+        for directory in reversed([wanted, *wanted.parents]):
+            if not directory.exists() and str(directory).count("/datastores"):
+                directory.mkdir()
+                os.chown(directory, account.UID, account.GID)
+
+    def link(self, host: str, path: str, name: str) -> None:
+        """Let a path be a link to a volume's device."""
+        self.make_directory(host, path.rsplit("/", 1)[0])
+        self.unlink(host, path)
+        target = self.host_path(host, path)
+        target.symlink_to(f"/dev/drbd/by-res/{name}/0")
+        os.chown(target, account.UID, account.GID, follow_symlinks=False)
+
+    def unlink(self, host: str, path: str) -> None:
+        """Remove a file or link, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self.host_path(host, path).unlink()
+
+    def write_file(self, host: str, path: str, data: bytes) -> None:
+        """Write a file of oneadmin's on a host."""
+        self.make_directory(host, path.rsplit("/", 1)[0])
+        target = self.host_path(host, path)
+        target.write_bytes(data)
+        os.chown(target, account.UID, account.GID)
+
+    def write_frontend(self, path: str, data: bytes) -> None:
+        """Write a file on the front-end, wherever it is."""
+        target = Path(path)
+        for directory in reversed([item for item in target.parents if not item.exists()]):
+            directory.mkdir()
+            os.chown(directory, account.UID, account.GID)
+        target.write_bytes(data)
+
+    def copy(self, source: Path, target: Path) -> None:
+        """Copy a file, link or directory and give it to oneadmin."""
+        if source.is_symlink() or not source.is_dir():
+            shutil.copy2(source, target, follow_symlinks=False)
+        else:
+            shutil.copytree(source, target, symlinks=True)
+        os.chown(target, account.UID, account.GID, follow_symlinks=False)
+
+    def same_directory(self, one: Place, other: Place) -> bool:
+        """Say whether two hosts see one directory there: that of a shared system datastore."""
+        return self.tm_mad(one.datastore) == "shared" and one.path == other.path
+
+    # The moment
+
+    def snapshot(self) -> Snapshot:
+        """Return the present state of LINSTOR and of what lies on all hosts and the front-end."""
+        files: dict[tuple[str, str], str] = {}
+        for host in (*self.hosts.names, FRONTEND):
+            for top in WATCHED if host != FRONTEND else WATCHED[:2]:
+                self._list(host, top, files)
+        return Snapshot(self.linstor.definitions(), files)
+
+    def _list(self, host: str, top: str, files: dict[tuple[str, str], str]) -> None:
+        root = self.host_path(host, top)
+        for directory, names, entries in os.walk(root):
+            names[:] = [name for name in names if os.path.join(directory, name) != f"{root}/one"]
+            for name in names + entries:
+                path = os.path.join(directory, name)
+                files[host, top + path[len(str(root)):]] = _entry(path)
+
+    def everywhere(self, host: str, path: str) -> list[tuple[str, str]]:
+        """Return all (host, path) under which one file is seen: that of a shared datastore is seen on every host."""
+        found = re.match(rf"{DATASTORES}/(\d+)", path)
+        shared = found and self.tm_mad(int(found[1])) == "shared"
+        return [(name, path) for name in self.hosts.names] if shared and host != FRONTEND else [(host, path)]
+
+    def _share(self, number: int) -> None:
+        """Let all hosts see one directory as the datastore's, as a cluster file system would."""
+        common = _SHARED / str(number)
+        account.own_directory(common)
+        for host in self.hosts.names:
+            self.make_directory(host, f"{DATASTORES}/{number}")
+            self.hosts.run(host, ["mount", "--bind", str(common), f"{DATASTORES}/{number}"], "root")
+
+    def _clean(self, host: str) -> None:
+        if host != FRONTEND:
+            for number in [entry.name for entry in self.host_path(host, DATASTORES).iterdir()]:
+                if (_SHARED / number).is_dir():
+                    self.hosts.run(host, ["umount", f"{DATASTORES}/{number}"], "root", check=False)
+        for top in WATCHED if host != FRONTEND else (DATASTORES, str(VAR / "vms"), "/var/tmp"):
+            root = self.host_path(host, top)
+            for entry in root.iterdir() if root.is_dir() else ():
+                if entry.name == "one" and top == "/var/tmp":
+                    continue
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink()
+        if host == FRONTEND:
+            shutil.rmtree(_SHARED, ignore_errors=True)
+
+
+def _entry(path: str) -> str:
+    if os.path.islink(path):
+        return f"link {os.readlink(path)}"
+    return "directory" if os.path.isdir(path) else f"file {os.path.getsize(path)}"
+
+
+def _release(recording: Recording) -> Release:
+    """Return the release of a recording; its one_datastore ran with -i when a call has the dash."""
+    dashed = any(call.kind == "ds" and call.argv[:1] == ["-"] for call in recording.calls)
+    return release(recording.version + ("-stdin" if dashed else ""))
