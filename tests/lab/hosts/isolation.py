@@ -25,7 +25,7 @@ from lab.hosts import account, kernel
 BASE = Path("/run/lab")
 MARK = "linstor-un-lab-"
 GROUPS = BASE / "cgroup"
-_SBIN = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SBIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "loop-control", "fuse", "kvm", "net/tun")
 _TOOLS = ("sshd", "ssh", "ssh-keygen", "ssh-agent", "ssh-add", "ip", "nsenter", "setpriv")
 
@@ -41,7 +41,7 @@ def missing() -> str:
     """Return in one sentence what keeps the lab from starting, "" when nothing does."""
     if os.geteuid() != 0:
         return "the lab of real hosts needs root (namespaces, loop devices, sshd)"
-    absent = [tool for tool in _TOOLS if not shutil.which(tool, path=_SBIN)]
+    absent = [tool for tool in _TOOLS if not shutil.which(tool, path=SBIN_PATH)]
     if absent:
         return f"the lab needs {', '.join(absent)}: apt-get install openssh-server openssh-client iproute2 util-linux"
     if not Path("/dev/loop-control").exists():
@@ -82,7 +82,7 @@ def enter() -> str:
         kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC)
         _private_tree(MARK + name)
         kernel.set_host_name("frontend")
-        subprocess.run(["ip", "link", "set", "lo", "up"], check=True, env={"PATH": _SBIN})
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True, env={"PATH": SBIN_PATH})
     except (OSError, subprocess.CalledProcessError) as error:
         raise LabUnavailable(f"the kernel refuses private namespaces here: {error}")
     account.create_oneadmin(Path("/etc"), Path("/var/lib/one"))
@@ -151,7 +151,7 @@ def _start_keeper(groups: Path) -> subprocess.Popen[bytes]:
     end, _ = os.pipe()
     keeper = subprocess.Popen(
         [sys.executable, "-I", "-S", script, str(groups)],
-        stdin=end, stdout=subprocess.PIPE, start_new_session=True, env={"PATH": _SBIN},
+        stdin=end, stdout=subprocess.PIPE, start_new_session=True, env={"PATH": SBIN_PATH},
     )
     os.close(end)
     assert keeper.stdout is not None
@@ -187,7 +187,7 @@ def _be_init(argv: list[str]) -> NoReturn:
     try:
         kernel.die_with_parent(signal.SIGKILL)
         kernel.mount("proc", "/proc", "proc")
-        subprocess.run(["ip", "link", "set", "lo", "up"], check=True, env={"PATH": _SBIN})
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True, env={"PATH": SBIN_PATH})
         command = subprocess.Popen(argv)
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda received, _: command.send_signal(received))
