@@ -21,7 +21,6 @@ class StatRequest:
     image: Image
     datastore: Datastore
     document: str
-    document: str
 
 
 @dataclass(frozen=True)

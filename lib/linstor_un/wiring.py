@@ -53,7 +53,7 @@ def build(environ: Mapping[str, str], trail: Trail, undo: Undo) -> World:
 def _settings(remotes: str, trail: Trail) -> Callable[[Datastore], Settings]:
     path = f"{remotes}/etc/datastore/linstor_un/linstor_un.conf"
 
-    @functools.lru_cache(maxsize=None)
+    @functools.cache
     def conf_text() -> str:
         try:
             with open(path, encoding="utf-8", errors="replace") as file:
@@ -64,7 +64,10 @@ def _settings(remotes: str, trail: Trail) -> Callable[[Datastore], Settings]:
             raise BadRequest(f"{path} cannot be read ({error.strerror}); correct its permissions")
 
     def of(datastore: Datastore) -> Settings:
-        loaded = settings.load(datastore.template, conf_text())
+        try:
+            loaded = settings.load(datastore.template, conf_text())
+        except BadRequest as error:
+            raise BadRequest(f"datastore {datastore.id} ({datastore.name}): {error}")
         for note in loaded.notes:
             trail.debug(f"{path}: {note}")
         for warning in loaded.warnings:
