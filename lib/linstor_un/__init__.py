@@ -1,1 +1,3 @@
 """OpenNebula storage driver for LINSTOR."""
+
+__version__ = "2.0.0"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Callable, Optional
 
 import click
 
-from . import wiring
+from . import __version__, wiring
 from .errors import BAD_REQUEST, FAILED, DriverError
 from .onexml import Datastore
 from .undo import Undo
@@ -51,18 +50,11 @@ def run(action: str, usage: str, arguments: Sequence[str]) -> int:
 
 def _answer(version: bool, check: bool, datastore: Optional[int]) -> int:
     if version:
-        click.echo(_version())
+        click.echo(__version__)
         return 0
     if check:
         return _check(datastore)
     raise click.UsageError("give --help, --version or --check")
-
-
-def _version() -> str:
-    try:
-        return version("linstor_un")
-    except PackageNotFoundError:
-        return "unknown: not installed as a package"
 
 
 def _check(datastore_id: Optional[int]) -> int:
