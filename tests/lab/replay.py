@@ -19,6 +19,7 @@ from typing import Optional
 from lab.hosts import Hosts, LabUnavailable, LoopVolumes
 from lab.oned.recordings import Call, Recording, recordings
 from lab.opennebula.frontend import REPOSITORY
+from lab.opennebula.interpreter import open_the_way
 from lab.replaying import effects, facts
 from lab.replaying.judge import RULES, Case, failed_cleanly, succeeded
 from lab.replaying.needs import Needs
@@ -48,6 +49,7 @@ class Lab:
         self.linstor_version = linstor_version
         self.actions = actions
         self.hosts = Hosts(_DEFAULT_HOSTS)
+        open_the_way()
         self.hosts.start()
         self.volumes = LoopVolumes(None, self.hosts)
 

@@ -142,7 +142,8 @@ class World:
 
     def host_path(self, host: str, path: str) -> Path:
         """Return where a path of a host, or of the front-end, is seen from here."""
-        return Path(path) if host == FRONTEND else self.hosts.path(host, path)
+        root = "/" if host == FRONTEND else f"/proc/{self.hosts.first_process(host)}/root"
+        return Path(root, path.lstrip("/"))
 
     def make_directory(self, host: str, path: str) -> None:
         """Make a directory of oneadmin's, with its parents below the datastores."""
