@@ -1,0 +1,60 @@
+"""What differs between storage providers: allocation, rounding, labels. Sizes are KiB."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .cluster import Volume
+
+BLOCK = 4
+WIPED = 4  # the satellite writes zeroes over the first and the last 4 KiB of a new volume
+
+
+@dataclass(frozen=True)
+class Provider:
+    """`extent` is the unit volumes are rounded up to; `label` is how satellites name the provider in messages."""
+
+    label: str
+    extent: int
+    granularity: str = "1"
+
+
+PROVIDERS = {
+    "FILE": Provider("FILE", 1),
+    "FILE_THIN": Provider("FILE THIN", 1),
+    "LVM": Provider("LVM", 4096, "4096"),
+    "LVM_THIN": Provider("LVM-Thin", 4096, "64"),
+    "ZFS": Provider("ZFS", 8, "8"),
+    "ZFS_THIN": Provider("ZFS-Thin", 8, "8"),
+    "DISKLESS": Provider("Diskless", 1),
+}
+
+
+def rounded(kind: str, size: int) -> int:
+    """Return the size a volume of `size` KiB really gets on a provider."""
+    extent = PROVIDERS[kind].extent
+    return (size + extent - 1) // extent * extent
+
+
+def wipe(volume: Volume, size: int) -> None:
+    """Mark what a new thin file of `size` KiB has allocated after the satellite's quick wipe."""
+    last = max(size - 1, 0) // BLOCK
+    first_of_last = max(size - WIPED, 0) // BLOCK
+    volume.blocks = {0, first_of_last, last}
+
+
+def cut(volume: Volume, size: int) -> None:
+    """Forget allocated blocks beyond `size` KiB, as truncating the file does."""
+    volume.blocks = {block for block in volume.blocks if block * BLOCK < size}
+
+
+def measure(volume: Volume, kind: str, size: int) -> None:
+    """Store what the satellite reports for a deployed volume of `size` net KiB."""
+    volume.size = size
+    if kind == "FILE_THIN":
+        # The provider takes the allocated for the usable size, unless the loop device was made anew.
+        volume.allocated = size if volume.lost else BLOCK * len(volume.blocks)
+        volume.usable = volume.allocated
+    else:
+        volume.usable = rounded(kind, size)
+        volume.allocated = volume.usable if not kind.endswith("_THIN") else 0

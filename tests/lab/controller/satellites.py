@@ -1,0 +1,278 @@
+"""What satellites do: make, resize and remove volumes, answer for it, and catch up after they were away."""
+
+from __future__ import annotations
+
+from typing import Callable, Iterable, Optional
+
+from . import drbd, providers
+from .answers import CREATED, DELETED, ERROR, MODIFIED, VOLUME, Answer
+from .cluster import Cluster, Definition, Resource, Volume, milliseconds
+from .volumes import Content, Opening
+
+SMALLEST_WIPED = 4  # KiB; the quick wipe of a smaller volume fails
+
+
+class Failed(Exception):
+    """A satellite could not do its part; the text is its message."""
+
+
+def content(owner: Resource, number: int) -> Content:
+    """Name the bytes of a volume: replicas under DRBD share them."""
+    return Content(owner.definition.name, number, "" if "DRBD" in owner.layers else owner.node)
+
+
+def kind_of(cluster: Cluster, owner: Resource, volume: Volume) -> str:
+    """Return the provider kind of a volume's pool; a pool that is gone counts as diskless."""
+    pool = cluster.pool(owner.node, volume.pool)
+    return pool.kind if pool else "DISKLESS"
+
+
+def ask(cluster: Cluster, answer: Answer, nodes: Iterable[str], work: Callable[[str], None],
+        said: Optional[Callable[[str], Optional[tuple[int, str]]]] = None) -> set[str]:
+    """Make one round trip to the satellites of `nodes`, and return the nodes that did their work.
+
+    An offline one is warned about at once and, as LINSTOR does, still reported as done. A failing one ends
+    with an error entry in place of its message.
+    """
+    done: set[str] = set()
+    ordered = sorted(nodes, key=lambda name: (cluster.online(name), name.upper()))
+    cluster.pause()
+    for node in ordered:
+        if cluster.online(node):
+            settle(cluster, node)
+            try:
+                work(node)
+            except Failed as failure:
+                answer.add(ERROR | 998, f"({node}) {failure}", error_report_ids=[cluster.report(str(failure))])
+                continue
+            done.add(node)
+        else:
+            answer.offline(node)
+        words = said(node) if said else None
+        if words:
+            answer.add(*words)
+    return done
+
+
+def run(cluster: Cluster, answer: Optional[Answer], owner: Resource) -> None:
+    """Bring the volumes of one resource on an online node to what its definition says.
+
+    Raises Failed where the satellite cannot.
+    """
+    if "INACTIVE" in owner.flags:
+        return
+    for number in sorted(owner.volumes):
+        _apply(cluster, answer, owner, owner.volumes[number])
+    owner.known = True
+    owner.created = owner.created or milliseconds()
+    drbd.adjusted(cluster, answer, owner)
+
+
+def _apply(cluster: Cluster, answer: Optional[Answer], owner: Resource, volume: Volume) -> None:
+    wanted = owner.definition.volumes[volume.number]
+    kind = kind_of(cluster, owner, volume)
+    if owner.diskless:
+        attach(cluster, owner, volume)
+        return
+    if not volume.size:
+        _create(cluster, owner, volume, kind, wanted.size)
+        wanted.props.setdefault("StorDriver/internal/AllocationGranularity", providers.PROVIDERS[kind].granularity)
+        say(answer, owner, volume, kind, CREATED, "created")
+        return
+    if volume.dead:
+        return
+    if volume.size != wanted.size:
+        providers.cut(volume, wanted.size)
+        cluster.volumes.resize(content(owner, volume.number), size_bytes(cluster, owner, kind, wanted.size))
+        volume.lost = False
+        providers.measure(volume, kind, wanted.size)
+        say(answer, owner, volume, kind, MODIFIED, "resized")
+    elif volume.lost:
+        providers.measure(volume, kind, wanted.size)
+    elif kind == "FILE_THIN":
+        # Taking allocated for usable, this provider "resizes" each volume in every run.
+        providers.measure(volume, kind, wanted.size)
+        say(answer, owner, volume, kind, MODIFIED, "resized")
+
+
+def _create(cluster: Cluster, owner: Resource, volume: Volume, kind: str, size: int) -> None:
+    if kind == "FILE_THIN" and size < SMALLEST_WIPED:
+        owner.failing = "Failed to quick-wipe devicePath /dev/loop0"
+    if owner.failing:
+        raise Failed(owner.failing)
+    where = content(owner, volume.number)
+    if not where.node and any(other is not owner and other.volumes[volume.number].size and not other.diskless
+                              for other in owner.definition.resources.values() if volume.number in other.volumes):
+        pass  # a further replica of bytes that exist already
+    else:
+        cluster.volumes.create(where, size_bytes(cluster, owner, kind, size))
+    providers.wipe(volume, size)
+    providers.measure(volume, kind, size)
+    attach(cluster, owner, volume)
+
+
+def size_bytes(cluster: Cluster, owner: Resource, kind: str, size: int) -> int:
+    """Return the bytes a device of `size` net KiB really has."""
+    if "DRBD" in owner.layers:
+        return drbd.device_size(cluster, owner, kind, size) * 1024
+    return providers.rounded(kind, size) * 1024
+
+
+def attach(cluster: Cluster, owner: Resource, volume: Volume) -> None:
+    """Show the volume as a device on its node."""
+    where = content(owner, volume.number)
+    wanted = None if where.node else drbd.device_path(cluster, owner, volume)
+    shown = cluster.volumes.attach(where, owner.node, wanted)
+    volume.device = drbd.backing_path(cluster, owner, volume) if wanted else shown
+
+
+def say(answer: Optional[Answer], owner: Resource, volume: Volume, kind: str, code: int, word: str) -> None:
+    """Add what a satellite reports of one volume."""
+    if answer is not None:
+        label = providers.PROVIDERS[kind].label
+        text = f"({owner.node}) Volume number {volume.number} of resource '{owner.definition.name}' [{label}] {word}"
+        answer.add(VOLUME | code, text, {"VlmNr": str(volume.number)})
+
+
+def opened(cluster: Cluster, owner: Resource, number: int) -> Opening:
+    """Tell how the device of a volume is held open on its node, by the lab or really."""
+    lab = cluster.openers.get((owner.definition.name.upper(), owner.node.upper()))
+    if lab:
+        return Opening.WRITE if lab == "rw" else Opening.READ
+    return cluster.volumes.opening(content(owner, number), owner.node)
+
+
+def remove(cluster: Cluster, answer: Optional[Answer], owner: Resource) -> None:
+    """Remove the volumes of a resource from its node. A FILE provider does so even while a device is open.
+
+    Raises Failed where DRBD cannot shut down or the volume never could be made.
+    """
+    if owner.failing:
+        raise Failed(owner.failing)
+    drbd.shut_down(cluster, answer, owner)
+    for number in sorted(owner.volumes):
+        drop_volume(cluster, answer, owner, owner.volumes[number])
+    owner.known = False
+
+
+def drop_volume(cluster: Cluster, answer: Optional[Answer], owner: Resource, volume: Volume) -> None:
+    """Remove one volume from its node; shared bytes go with the last replica that has a disk."""
+    where = content(owner, volume.number)
+    cluster.volumes.detach(where, owner.node)
+    if owner.diskless or not volume.size:
+        return
+    others = [other for other in owner.definition.resources.values() if other is not owner and not other.diskless
+              and volume.number in other.volumes and other.volumes[volume.number].size]
+    if where.node or not others:
+        cluster.volumes.delete(where)
+    say(answer, owner, volume, kind_of(cluster, owner, volume), DELETED, "deleted")
+    volume.size = 0
+
+
+def settle(cluster: Cluster, node: str) -> None:
+    """Let a satellite that came back finish what it missed; whoever waits for it waits for this first."""
+    found = cluster.node(node)
+    if not found or not found.behind or not found.online:
+        return
+    found.behind = False
+    for owner in list(cluster.resources_on(node)):
+        _settle(cluster, owner)
+    for definition in cluster.sorted_definitions():
+        finish_delete(cluster, definition)
+
+
+def _settle(cluster: Cluster, owner: Resource) -> None:
+    try:
+        if owner.deleting:
+            remove(cluster, None, owner)
+            if "DELETE" not in owner.definition.flags:
+                owner.definition.resources.pop(owner.node.upper(), None)
+        else:
+            run(cluster, None, owner)
+    except Failed:
+        owner.known = False
+
+
+def finish_delete(cluster: Cluster, definition: Definition) -> bool:
+    """Remove a definition marked for deletion once every satellite has removed its resource.
+
+    A resource that was added meanwhile keeps the definition, flagged DELETE, for good.
+    """
+    if "DELETE" not in definition.flags:
+        return False
+    marked = [owner for owner in definition.resources.values() if owner.deleting]
+    if not all(is_gone(cluster, owner) for owner in marked):
+        return False
+    for owner in marked:
+        definition.resources.pop(owner.node.upper())
+    if definition.resources:
+        return False
+    cluster.definitions.pop(definition.name.upper(), None)
+    return True
+
+
+def is_gone(cluster: Cluster, owner: Resource) -> bool:
+    """Tell whether the satellite of a resource marked for deletion has removed it."""
+    node = cluster.node(owner.node)
+    return bool(node and node.online and not node.behind and not owner.known and not owner.failing
+                and not any(volume.size for volume in owner.volumes.values()))
+
+
+def go_offline(cluster: Cluster, name: str) -> None:
+    """Stop the satellite of a node. What it reported (in_use, capacities) is forgotten; devices stay."""
+    node = cluster.nodes[name.upper()]
+    node.online, node.behind = False, False
+    node.evict_at = milliseconds() + 3600 * 1000
+
+
+def come_back(cluster: Cluster, name: str, caught_up: bool = True) -> None:
+    """Start the satellite again. Without `caught_up` it is ONLINE but busy until somebody waits for it."""
+    node = cluster.nodes[name.upper()]
+    node.online, node.behind = True, True
+    if caught_up:
+        settle(cluster, name)
+
+
+def created(name: str, node: str) -> tuple[int, str]:
+    """Word the success of creating a resource on a node."""
+    return MODIFIED, f"Created resource '{name}' on '{node}'"
+
+
+def added_peers(name: str, node: str, peers: Iterable[str]) -> tuple[int, str]:
+    """Word the success of telling a node about new peers."""
+    listed = ", ".join(f"'{peer}'" for peer in peers)
+    return MODIFIED, f"Added peer(s) {listed} to resource '{name}' on '{node}'"
+
+
+def deploy(cluster: Cluster, answer: Answer, definition: Definition, new: list[str]) -> set[str]:
+    """Ask all satellites of a definition to apply new resources on the nodes `new`."""
+    name = definition.name
+
+    def words(node: str) -> Optional[tuple[int, str]]:
+        if node in new:
+            return created(name, node)
+        return added_peers(name, node, new)
+
+    def work(node: str) -> None:
+        run(cluster, answer, definition.resources[node.upper()])
+
+    return ask(cluster, answer, [one.node for one in definition.resources.values() if not one.deleting or
+                                 not cluster.online(one.node)], work, words)
+
+
+def refresh(cluster: Cluster, answer: Answer, definition: Definition,
+            said: Optional[Callable[[str], Optional[tuple[int, str]]]] = None) -> set[str]:
+    """Ask all satellites of a definition to look at it again, as any property change does."""
+    def work(node: str) -> None:
+        owner = definition.resources[node.upper()]
+        if not owner.deleting:
+            run(cluster, answer, owner)
+
+    return ask(cluster, answer, [one.node for one in definition.resources.values()], work, said)
+
+
+
+
+def forget(cluster: Cluster, owner: Resource, number: int) -> None:
+    """Lose track of bytes on an offline node: nobody will ever remove them."""
+    cluster.orphans.setdefault(owner.node, set()).add(f"{owner.definition.name}_{number:05d}")
