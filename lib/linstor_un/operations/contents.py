@@ -1,16 +1,63 @@
-"""What is on a volume: copies of devices, imported images, file systems, zeroes.
+"""What is on a volume: copies of devices, file systems, zeroes.
 
 Nothing here creates or removes volumes; a failure leaves bytes that must not be called good.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 from dataclasses import dataclass
 
-from ..onexml import Image
-from ..settings import Settings
-from ..units import Bytes, Mib
-from ..world import World
+from .. import copying
+from ..copying import End, Plan
+from ..errors import BadRequest, Failed, Refused
+from ..units import Bytes
+from ..world import Command, Outcome, World
+
+# Devices show up a moment after LINSTOR says so (udev), and grow a moment after (DRBD): at most 10 s.
+_MEASURE = """size_of() {
+  if [ -b "$1" ]; then blockdev --getsize64 "$1"; elif [ -f "$1" ]; then stat -L -c %s -- "$1"; else echo 0; fi
+}
+while [ $# -gt 0 ]; do
+  tries=0
+  until size=$(size_of "$1" 2>/dev/null) && [ "$size" -ge "$2" ]; do
+    tries=$((tries + 1))
+    [ "$tries" -gt 50 ] && break
+    sleep 0.2
+  done
+  size=$(size_of "$1") || exit
+  if [ -b "$1" ]; then echo "block $size"; elif [ -f "$1" ]; then echo "file $size"; else echo "missing 0"; fi
+  shift 2
+done
+command -v nbdcopy >/dev/null && echo nbdcopy
+qemu-img --help 2>/dev/null | grep -q -e target-is-zero && echo target-is-zero
+exit 0
+"""
+_MEASURE_SECONDS = 90.0
+
+# Punching a hole is the one call that promises zeroes and gives space back; a device that cannot gets them written.
+# `sync` of a file is fsync with its error: success means stable storage.
+_APPLY = """target=$1 from=$2 length=$3
+shift 3
+"$@" >&2 || exit
+if [ "$length" -gt 0 ] && ! fallocate -p -o "$from" -l "$length" "$target" 2>/dev/null; then
+  dd if=/dev/zero of="$target" bs=1M iflag=count_bytes oflag=seek_bytes seek="$from" count="$length" \\
+    conv=notrunc status=none || exit
+fi
+sync "$target"
+"""
+
+# The receiver's ssh has the front-end's keys by the forwarded agent; the host has none of its own.
+_SEND = """source=$1 length=$2 host=$3 receive=$4
+dd if="$source" bs=1M iflag=fullblock,count_bytes count="$length" status=none |
+  ssh -T -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=15 -- "$host" "$receive"
+"""
+_REACH = 'exec ssh -T -o BatchMode=yes -o ConnectTimeout=5 -- "$1" true'
+_REACH_SECONDS = 20.0
+
+_WRITTEN = re.compile(r"^([0-9]+) bytes?\b", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -27,56 +74,166 @@ class Device:
     zero: bool = False
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Devices of one host as they are, and the copying tools that the host has."""
+
+    ends: tuple[End, ...]
+    tools: frozenset[str]
+
+
 def copy_device(world: World, source: Device, target: Device) -> None:
     """Copy a device to another one, on the same host or over the network; what is beyond the source ends in zeroes.
 
     The devices are waited for a little while. Raises Refused when one is missing or the target is smaller
     than the source (nothing was written then), Unreachable, Failed, TimedOut.
     """
-    raise NotImplementedError
+    doing = f"copy {source.path} to {target.path}"
+    if world.front_end.host(source.host) != world.front_end.host(target.host):
+        _copy_over_network(world, source, target, doing)
+        return
+    measured = measure(world, source, target)
+    begin, end = measured.ends
+    apply_plan(world, target, copying.device_copy(begin, end, target.zero, measured.tools), doing)
 
 
-def import_image(world: World, image: Image, settings: Settings, target: Device, document: str) -> None:
-    """Fill a device with an image's PATH through OpenNebula's downloader, as raw bytes.
+def measure(world: World, *devices: Device) -> Measured:
+    """Look at devices of one host, which are waited for.
 
-    Arguments: document, the driver action's XML in base64 (the downloader reads S3 credentials from it).
-    Raises BadRequest for a path that must not or cannot be read, Refused, Unreachable, Failed, TimedOut.
+    Raises Refused when one is not there, Unreachable, Failed when one cannot be opened.
     """
-    raise NotImplementedError
+    host = world.front_end.host(devices[0].host)
+    words = [word for device in devices for word in (device.path, str(device.size))]
+    doing = f"look at {' and '.join(device.path for device in devices)}"
+    command = Command(host, ["sh", "-c", _MEASURE, "sh", *words])
+    lines = world.hosts.run(command, seconds=_MEASURE_SECONDS, doing=doing).stdout.split("\n")
+    ends = []
+    for device, line in zip(devices, lines):
+        kind, _, size = line.partition(" ")
+        if kind == "missing":
+            raise Refused(f"{device.path} is not there on {device.host}; look at `linstor resource list` for its state")
+        ends.append(End(device.path, Bytes(int(size)), kind == "block", device.size))
+    return Measured(tuple(ends), frozenset(lines[len(devices) :]))
 
 
-def size_of(world: World, path: str, settings: Settings, document: str) -> Mib:
-    """Return the virtual size of what `import_image` would write, in MiB rounded up.
-
-    Arguments: path, IMAGE/PATH. Takes less than the 90 s that oned waits for `stat`.
-    Raises BadRequest when the path must not be read or its size cannot be known without fetching it all.
-    """
-    raise NotImplementedError
+def apply_plan(world: World, target: Device, plan: Plan, doing: str) -> Outcome:
+    """Run a plan where the target is; returns when the bytes are on stable storage."""
+    command = Command(world.front_end.host(target.host), applying(target, plan))
+    return world.hosts.run(command, seconds=copying.seconds_for(target.size), doing=doing)
 
 
-def require_allowed(path: str, settings: Settings) -> None:
-    """Raise BadRequest for an IMAGE/PATH that RESTRICTED_DIRS forbids or that is no file: before anything is made."""
-    raise NotImplementedError
+def applying(target: Device, plan: Plan) -> list[str]:
+    """Return the command that runs a plan."""
+    return ["sh", "-c", _APPLY, "sh", target.path, str(plan.zero_from), str(plan.zero_length), *plan.argv]
 
 
-def require_filesystem(world: World, filesystem: str) -> None:
-    """Raise BadRequest for a file system that is not in SUPPORTED_FS of OpenNebula's datastore.conf."""
-    raise NotImplementedError
+def require_written(outcome: Outcome, expected: int, doing: str) -> None:
+    """Raise Failed unless the `dd` of `copying.reception` says that it wrote so many bytes."""
+    said = _WRITTEN.findall(outcome.stderr)
+    written = int(said[-1]) if said else None
+    if written != expected:
+        raise Failed(f"cannot {doing}: {expected} bytes were sent and {written} written")
 
 
-def make_filesystem(world: World, target: Device, filesystem: str) -> None:
-    """Make a file system on a device and look that it is there.
+def _copy_over_network(world: World, source: Device, target: Device, doing: str) -> None:
+    """Stream from host to host, directly where the one can log in at the other, else through the front-end."""
+    begin, end = measure(world, source).ends[0], measure(world, target).ends[0]
+    length = copying.copied_length(begin, end)
+    tail = copying.rest_of(length, end, target.zero)
+    writing = applying(target, Plan(copying.reception(end.path, target.zero), tail.zero_from, tail.zero_length))
+    seconds = copying.seconds_for(length)
+    origin, destination = world.front_end.host(source.host), world.front_end.host(target.host)
+    if origin and destination and _reaches(world, origin, destination):
+        send = ["sh", "-c", _SEND, "sh", source.path, str(length), destination, _limited(writing, seconds)]
+        outcome = world.hosts.run(Command(origin, send, forward_agent=True), seconds=seconds, doing=doing)
+        require_written(outcome, length, doing)
+        return
+    world.trail.debug(f"{source.host} cannot log in at {target.host}: copying through the front-end")
+    reading = ["dd", f"if={source.path}", "bs=1M", "iflag=fullblock,count_bytes", f"count={length}", "status=none"]
+    piped = world.hosts.pipe(Command(origin, reading), Command(destination, writing), seconds=seconds, doing=doing)
+    if piped.sent != length:
+        raise Failed(f"cannot {doing}: {source.path} gave {piped.sent} of {length} bytes")
+    require_written(piped.target, length, doing)
 
-    Arguments: filesystem, one of SUPPORTED_FS of OpenNebula's datastore.conf. Raises BadRequest, Failed.
-    """
-    raise NotImplementedError
+
+def _reaches(world: World, origin: str, destination: str) -> bool:
+    command = Command(origin, ["sh", "-c", _REACH, "sh", destination], forward_agent=True)
+    doing = f"look whether {origin} reaches {destination}"
+    try:
+        return world.hosts.run(command, seconds=_REACH_SECONDS, accept=(0, 255), doing=doing).code == 0
+    except Failed:
+        return False
 
 
-def make_swap(world: World, target: Device) -> None:
-    """Make a device a swap area labelled `swap`, as OpenNebula's own drivers do."""
-    raise NotImplementedError
+def _limited(argv: list[str], seconds: float) -> str:
+    """Return a command for the shell at the other end of ssh: quoted, with a time limit, sbin in PATH, in English."""
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    return shlex.join(["env", f"PATH={path}", "LC_ALL=C", "timeout", "-k", "10", str(int(seconds)), *argv])
 
 
 def fill_zero(world: World, target: Device) -> None:
     """Make a device read as zeroes everywhere; thin storage gives the space back where it can."""
-    raise NotImplementedError
+    if not target.zero:
+        end = measure(world, target).ends[0]
+        apply_plan(world, target, copying.rest_of(Bytes(0), end, zero=False), f"zero {target.path}")
+
+
+# What OpenNebula ships in datastore.conf, for a front-end whose file says nothing.
+_SUPPORTED = "ext4,ext3,ext2,xfs"
+_MKFS = {
+    "ext2": ("mkfs.ext2", "-F", "-q"),
+    "ext3": ("mkfs.ext3", "-F", "-q"),
+    "ext4": ("mkfs.ext4", "-F", "-q"),
+    "xfs": ("mkfs.xfs", "-f", "-q"),
+    "btrfs": ("mkfs.btrfs", "-f", "-q"),
+    "vfat": ("mkfs.vfat", "-I"),
+    "ntfs": ("mkfs.ntfs", "-F", "-Q", "-q"),
+}
+_ASSIGNMENT = re.compile(r"\s*(?:export\s+)?(SUPPORTED_FS|FS_OPTS_[a-z0-9]+)=(.*)")
+
+
+def require_filesystem(world: World, filesystem: str) -> None:
+    """Raise BadRequest for a file system that is not in SUPPORTED_FS of OpenNebula's datastore.conf."""
+    supported = [name.strip() for name in _configured(world).get("SUPPORTED_FS", _SUPPORTED).split(",")]
+    if filesystem not in supported or filesystem not in _MKFS:
+        known = ", ".join(name for name in supported if name in _MKFS)
+        raise BadRequest(f"file system {filesystem!r} is not supported; datastore.conf allows {known}")
+
+
+def make_filesystem(world: World, target: Device, filesystem: str) -> None:
+    """Make a file system on a device and look that it is there; what is outside of it is zero.
+
+    Arguments: filesystem, one of SUPPORTED_FS of OpenNebula's datastore.conf, which also has its options
+    (FS_OPTS_ext4). Raises BadRequest, Unreachable, Failed, TimedOut.
+    """
+    require_filesystem(world, filesystem)
+    options = _configured(world).get(f"FS_OPTS_{filesystem}", "")
+    _format(world, target, [*_MKFS[filesystem], *shlex.split(options)], filesystem)
+
+
+def make_swap(world: World, target: Device) -> None:
+    """Make a device a swap area labelled `swap`, as OpenNebula's own drivers do."""
+    _format(world, target, ["mkswap", "-f", "-L", "swap"], "swap")
+
+
+def _format(world: World, target: Device, command: list[str], expected: str) -> None:
+    # The free blocks of a file system are readable in the VM: nobody else's old data may be there.
+    fill_zero(world, target)
+    doing = f"make {expected} on {target.path}"
+    apply_plan(world, target, Plan((*command, target.path)), doing)
+    look = Command(world.front_end.host(target.host), ["blkid", "-p", "-s", "TYPE", "-o", "value", "--", target.path])
+    found = world.hosts.run(look, seconds=_MEASURE_SECONDS, accept=(0, 2), doing=doing).stdout.strip()
+    if found != expected:
+        raise Failed(f"cannot {doing}: {command[0]} said nothing, but blkid finds {found or 'nothing'} there")
+
+
+def _configured(world: World) -> dict[str, str]:
+    path = os.path.join(world.front_end.remotes, "etc/datastore/datastore.conf")
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            found = [match for match in map(_ASSIGNMENT.match, file) if match]
+        return {match[1]: " ".join(shlex.split(match[2], comments=True)) for match in found}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise BadRequest(f"{path} cannot be read: {error}") from error

@@ -9,7 +9,7 @@ from ..request import CpRequest, ImageCloneRequest, MkfsRequest, RmRequest, Stat
 from ..settings import Settings, require_placement
 from ..units import Kib, bytes_from_kib, kib_from_mib
 from ..world import World
-from . import contents, copies, volumes
+from . import contents, copies, importing, sources, volumes
 from .volumes import Volume, Wanted
 
 # KERNEL, RAMDISK and CONTEXT are files that oned wants in the VM's directory; a block device is none.
@@ -25,7 +25,7 @@ def stat(world: World, request: StatRequest) -> str:
 
     oned waits 90 s for it with the user. Raises BadRequest for a path that the datastore forbids.
     """
-    return str(contents.size_of(world, request.image.path, world.settings(request.datastore), request.document))
+    return str(importing.size_of(world, request.image.path, world.settings(request.datastore), request.document))
 
 
 def cp(world: World, request: CpRequest) -> str:
@@ -40,10 +40,10 @@ def cp(world: World, request: CpRequest) -> str:
         )
     settings = world.settings(request.datastore)
     require_placement(settings)
-    contents.require_allowed(request.image.path, settings)
+    sources.require_allowed(world, request.image.path, settings)
     name = image_definition(request.image_id)
     with world.locks.hold(name):
-        size = request.image.size or contents.size_of(world, request.image.path, settings, request.document)
+        size = request.image.size or importing.size_of(world, request.image.path, settings, request.document)
         controller = world.connect(settings)
         wanted = Wanted(name, kib_from_mib(size), settings, _marks(request.image_id, request.image))
         volume = volumes.create(world, controller, wanted)
@@ -57,7 +57,7 @@ def cp(world: World, request: CpRequest) -> str:
 
 def _fill(world: World, request: CpRequest, settings: Settings, node: str, device: str, volume: Volume) -> None:
     target = contents.Device(node, device, bytes_from_kib(volume.size), volume.zero)
-    contents.import_image(world, request.image, settings, target, request.document)
+    importing.import_image(world, request.image, settings, target, request.document)
 
 
 def mkfs(world: World, request: MkfsRequest) -> str:

@@ -1,0 +1,120 @@
+"""Which tool copies, and with which options: decided from facts, nothing is touched here.
+
+    source   target                 tool
+    device   known zero, block      nbdcopy --destination-is-zero where installed: the fastest that is right
+    device   anything               qemu-img convert -n: writes zeroes as discards, so thin stays thin
+    file     anything               qemu-img convert -n from its format
+    stream   known zero             dd conv=sparse
+    stream   may hold old data      dd: nothing may be skipped
+
+On a target that is not known to be zero, skipping zeroes leaves what was there before; so `conv=sparse`,
+`--target-is-zero` and `--destination-is-zero` are for known zeroes only, and the rest of such a target is zeroed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import Refused
+from .units import Bytes
+
+NBDCOPY = "nbdcopy"
+# qemu-img >= 5.1; older ones write the zeroes as discards.
+TARGET_IS_ZERO = "target-is-zero"
+
+
+@dataclass(frozen=True)
+class End:
+    """A device or file as it is on its host: `actual` is its real size in bytes, `block` whether it is a device.
+
+    `asked` is what was asked for when it was made; LINSTOR's pools round up, so that `actual` is often more.
+    """
+
+    path: str
+    actual: Bytes
+    block: bool
+    asked: Bytes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A copying command, and the part of the target, in bytes, that has to be zeroed after it."""
+
+    argv: tuple[str, ...]
+    zero_from: Bytes = Bytes(0)
+    zero_length: Bytes = Bytes(0)
+
+
+def copied_length(source: End, target: End) -> Bytes:
+    """Return how many bytes of a device to copy.
+
+    A guest uses its device up to the very end (a backup partition table, a grown file system), so that
+    all of it is copied where it fits, and never less than what was asked for. Raises Refused when the target
+    cannot hold what was asked for of the source, or a device is smaller than it should be.
+    """
+    for end in (source, target):
+        if end.actual < end.asked:
+            raise Refused(f"{end.path} has {end.actual} bytes instead of {end.asked}; is its volume still growing?")
+    if target.actual < source.asked:
+        raise Refused(f"{target.path} has {target.actual} bytes, too few for the {source.asked} of {source.path}")
+    return min(source.actual, target.actual)
+
+
+def device_copy(source: End, target: End, zero: bool, tools: frozenset[str]) -> Plan:
+    """Return how to copy a device to another one of the same host.
+
+    Arguments: zero, whether the target is known to be zero; tools, what the host has besides qemu-img.
+    Raises Refused as `copied_length` does.
+    """
+    length = copied_length(source, target)
+    cut = length < source.actual
+    # nbdcopy cannot stop before the end of its source, and would shorten a file that is its target.
+    if zero and not cut and target.block and NBDCOPY in tools:
+        return Plan((NBDCOPY, "--destination-is-zero", "--flush", "--", source.path, target.path))
+    options = ["-T", "none"] if source.block else []
+    if cut:
+        driver = "host_device" if source.block else "file"
+        name = source.path.replace(",", ",,")
+        options += ["--image-opts", f"driver=raw,size={length},file.driver={driver},file.filename={name}"]
+    else:
+        options += ["-f", "raw", source.path]
+    return Plan(_convert(options, target, zero, tools), *_rest(length, target, zero))
+
+
+def conversion(source: str, form: str, virtual: Bytes, target: End, zero: bool, tools: frozenset[str]) -> Plan:
+    """Return how to write an image file to a device as raw bytes.
+
+    Arguments: source, its path; form, qemu's name of its format, which is never guessed by qemu; virtual, in bytes.
+    Raises Refused when the image is larger than what was asked for of the target.
+    """
+    if virtual > target.asked:
+        raise Refused(f"the image has {virtual} bytes, more than the {target.asked} of its volume; give a greater SIZE")
+    return Plan(_convert(["-f", form, source], target, zero, tools), *_rest(virtual, target, zero))
+
+
+def reception(target: str, zero: bool) -> tuple[str, ...]:
+    """Return the command that writes its stdin to a device or file, and says on stderr how many bytes that were."""
+    if zero:
+        # Finer blocks would cost time, coarser ones space: 64 KiB is the chunk of LINSTOR's thin pools.
+        return ("dd", f"of={target}", "bs=64k", "iflag=fullblock", "conv=notrunc,sparse,fsync")
+    return ("dd", f"of={target}", "bs=1M", "iflag=fullblock", "conv=notrunc,fsync")
+
+
+def rest_of(written: Bytes, target: End, zero: bool) -> Plan:
+    """Return how to make a target end in zeroes after so many bytes of it have been written."""
+    return Plan(("true",), *_rest(written, target, zero))
+
+
+def seconds_for(size: Bytes) -> float:
+    """Return a time limit for work on so many bytes: generous, it only has to end what hangs."""
+    return 900.0 + size / (4 * 1024 * 1024)
+
+
+def _convert(source: list[str], target: End, zero: bool, tools: frozenset[str]) -> tuple[str, ...]:
+    skip = ["--target-is-zero"] if zero and TARGET_IS_ZERO in tools else []
+    cache = "none" if target.block else "writeback"
+    return ("qemu-img", "convert", "-n", "-W", "-m", "16", "-t", cache, *skip, "-O", "raw", *source, target.path)
+
+
+def _rest(written: Bytes, target: End, zero: bool) -> tuple[Bytes, Bytes]:
+    return (written, Bytes(0)) if zero else (written, Bytes(target.actual - written))
