@@ -1,0 +1,450 @@
+"""Replay recorded LINSTOR exchanges against the simulator: ./tests/run conform DIR...
+
+Compared: the HTTP status; of an answer list the type and low bits of every return code in order, entries of single
+satellites as a set; of documents every member, and the absence of absent ones. Not compared: UUIDs, times, secrets,
+ports, minors, loop numbers, error report ids, prose. Where LINSTOR was free to choose a place, the simulator is told
+the recorded choice and has to find it allowed. What a file system takes for itself differs by some KiB from host to
+host, so capacities and allocated sizes may be off by SLACK.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import re
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Iterator, Optional
+
+from lab.controller import features, router, satellites
+from lab.controller.answers import CODE_BITS, TYPE_BITS, Hang
+from lab.controller.cluster import Cluster
+from lab.controller.handlers import ALL_HANDLERS
+from lab.controller.volumes import Content, NoVolumes
+
+OUT_OF_SCOPE = Path(__file__).parent.parent / "data" / "conform-out-of-scope.txt"
+SLACK = 256  # KiB
+NEVER = {
+    "uuid", "create_timestamp", "created_at", "eviction_timestamp", "error_time", "secret", "git_hash", "build_time",
+    "error_report_ids", "message", "cause", "details", "correction", "port", "tcp_ports", "minor_number",
+    "Cluster/LocalID", "DrbdCurrentGi", "CryptPasswd", "Encryption/Passphrase", "obj_refs",
+    "unsupported_providers", "unsupported_layers", "DrbdPrimarySetOn",
+}
+SIZES = {"free_capacity", "allocated_size_kib", "usable_size_kib", "available_size_in_kib"}
+SATELLITE = re.compile(r"^(\(\w+\) |Suspended IO|Resumed IO|Took snapshot|Aborted snapshot)")
+POOL_TOTAL, POOL_SELF = 10420224, 105704  # KiB; the recorded pools and what their empty file system takes
+
+
+@dataclass
+class Verdict:
+    """What came out of one exchange: "same", "differ" or "out of scope", and the first differences."""
+
+    kind: str
+    differences: list[str] = field(default_factory=list)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read one recording, plain or gzipped."""
+    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    recording: dict[str, Any] = json.loads(raw)
+    return recording
+
+
+def recordings(folders: list[str]) -> Iterator[Path]:
+    """Yield the recordings of folders (or single files) by name."""
+    for name in folders:
+        path = Path(name)
+        found = [path] if path.is_file() else [*path.rglob("*.json"), *path.rglob("*.json.gz")]
+        yield from sorted(found)
+
+
+def out_of_scope() -> list[re.Pattern[str]]:
+    """Return the endpoints nobody of ours would call: METHOD and path patterns, one a line, then the reason."""
+    lines = OUT_OF_SCOPE.read_text(encoding="utf-8").splitlines()
+    return [re.compile(line.split("  ")[0].strip()) for line in lines if line.strip() and not line.startswith("#")]
+
+
+def main(arguments: Optional[list[str]] = None) -> int:
+    """Run the command; return 0 when nothing differs."""
+    parser = argparse.ArgumentParser(prog="conform")
+    parser.add_argument("folders", nargs="+")
+    parser.add_argument("-v", "--verbose", action="store_true", help="a line for every file")
+    parser.add_argument("-n", "--most", type=int, default=5, help="differences shown of one exchange")
+    options = parser.parse_args(arguments)
+    total = {"same": 0, "differ": 0, "out of scope": 0}
+    for path in recordings(options.folders):
+        verdicts = replay(load(path))
+        for place, verdict in enumerate(verdicts):
+            if verdict is not None:
+                total[verdict.kind] += 1
+                for difference in verdict.differences[:options.most]:
+                    print(f"{path.parent.name}/{path.name}#{place}: {difference}")
+        if options.verbose:
+            kinds = [verdict.kind for verdict in verdicts if verdict is not None]
+            print(f"{path.parent.name}/{path.name}: {len(kinds)} exchanges, {kinds.count('differ')} differ")
+    print(f"conform: {sum(total.values())} exchanges, {total['same']} same, {total['differ']} differ, "
+          f"{total['out of scope']} out of scope")
+    return 1 if total["differ"] else 0
+
+
+def replay(recording: dict[str, Any]) -> list[Optional[Verdict]]:
+    """Replay one recording; the list has None for what is no exchange.
+
+    A recording does not tell when a satellite that came back had caught up, so both are tried and the better taken.
+    """
+    best: list[Optional[Verdict]] = []
+    for caught_up in (True, False):
+        verdicts = Replay(recording, caught_up).run()
+        if not best or _wrong(verdicts) < _wrong(best):
+            best = verdicts
+        if not _wrong(best) or not any("start" in one.get("event", "") for one in recording["exchanges"]):
+            break
+    return best
+
+
+def _wrong(verdicts: list[Optional[Verdict]]) -> int:
+    return sum(1 for verdict in verdicts if verdict is not None and verdict.kind == "differ")
+
+
+class Replay:
+    """One recording against one fresh cluster."""
+
+    def __init__(self, recording: dict[str, Any], caught_up: bool) -> None:
+        assert ALL_HANDLERS
+        self.exchanges: list[dict[str, Any]] = recording["exchanges"]
+        self.caught_up = caught_up
+        self.volumes = NoVolumes()
+        self.cluster = recorded_cluster(recording, self.volumes)
+        self.skipped = out_of_scope()
+        self.choices: dict[str, list[str]] = {}
+        self.cluster.prefer = lambda name: self.choices.get(name.upper(), self.choices.get("", []))
+
+    def run(self) -> list[Optional[Verdict]]:
+        verdicts: list[Optional[Verdict]] = []
+        place = 0
+        while place < len(self.exchanges):
+            one = self.exchanges[place]
+            if one.get("event", "").startswith("parallel block"):
+                end = next(index for index in range(place + 1, len(self.exchanges))
+                           if "event" in self.exchanges[index])
+                verdicts += [None, *self._parallel(self.exchanges[place + 1:end])]
+                place = end
+            elif "method" in one:
+                verdicts.append(self._exchange(one))
+                place += 1
+            else:
+                verdicts.append(self._event(one))
+                place += 1
+        return verdicts
+
+    def _exchange(self, one: dict[str, Any]) -> Verdict:
+        if any(pattern.fullmatch(f"{one['method']} {one['path']}") for pattern in self.skipped):
+            return Verdict("out of scope")
+        self._learn(one)
+        return judge(one, self._send(one))
+
+    def _send(self, one: dict[str, Any]) -> Optional[router.Response]:
+        target = one["path"] + (f"?{one['query']}" if one.get("query") else "")
+        headers = {key.lower(): value for key, value in (one.get("request_headers") or {}).items()
+                   if value is not None}
+        try:
+            return router.respond(self.cluster, one["method"], target, headers, _body(one))
+        except Hang:
+            return None
+
+    def _learn(self, one: dict[str, Any]) -> None:
+        """Tell the simulator the places LINSTOR chose in this exchange."""
+        self.choices = {}
+        response = one.get("response")
+        for node in chosen_pools(response):
+            self.choices.setdefault("", []).append(node)
+        for entry in response if isinstance(response, list) else []:
+            refs = entry.get("obj_refs", {}) if isinstance(entry, dict) else {}
+            nodes = [refs[key] for key in sorted(refs) if key.startswith("Node/")]
+            found = re.match(r"(?:Tie breaker )?[Rr]esource '([^']+)' .*?(?:created )?on '?(\w+)'?",
+                             str(entry.get("message", ""))) if isinstance(entry, dict) else None
+            if nodes:
+                self.choices[str(refs.get("RscDfn", "")).upper()] = nodes
+                found = re.match(r"Resource '([^']+)'", entry["message"])
+                if found:
+                    self.choices[found.group(1).upper()] = nodes
+
+    def _event(self, one: dict[str, Any]) -> Optional[Verdict]:
+        problem = Events(self.cluster, self.volumes, self.caught_up).happen(one["event"])
+        return Verdict("differ", [problem]) if problem else None
+
+    def _parallel(self, block: list[dict[str, Any]]) -> list[Verdict]:
+        """Send a block at one moment: all start, and then go on step by step in turn.
+
+        Which request came first is not recorded, only the order of the answers; so each recorded answer may be
+        any one of the simulator's to an equal request.
+        """
+        for one in block:
+            self._learn_more(one)
+        answers = Turns(self.cluster).run([lambda one=one: self._send(one) for one in block])
+        left = list(range(len(block)))
+        verdicts = []
+        for one in block:
+            equal = [index for index in left if all(block[index].get(key) == one.get(key)
+                                                    for key in ("method", "path", "query", "request"))]
+            judged = [(judge(one, answers[index]), index) for index in equal]
+            verdict, index = min(judged, key=lambda pair: len(pair[0].differences))
+            left.remove(index)
+            verdicts.append(verdict)
+        return verdicts
+
+    def _learn_more(self, one: dict[str, Any]) -> None:
+        known = self.choices
+        self._learn(one)
+        self.choices = {**known, **self.choices}
+
+
+def chosen_pools(response: Any) -> list[str]:
+    """Return the nodes of a recorded next_spawn_result."""
+    if not isinstance(response, dict):
+        return []
+    info = response.get("space_info") or {}
+    if "result" in response:
+        info = next((one.get("space_info", {}) for one in response["result"].values()
+                     if "next_spawn_result" in one.get("space_info", {})), {})
+    if "candidates" in response:
+        return list(response["candidates"][0]["node_names"])
+    return [pool["node_name"] for pool in info.get("next_spawn_result", [])]
+
+
+class Turns:
+    """Runs requests in threads that take turns: at each pause of one the next goes on."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.turn = 0
+        self.alive: list[int] = []
+        self.moved = threading.Condition(cluster.lock)
+
+    def run(self, work: list[Any]) -> list[Optional[router.Response]]:
+        """Return the answers in the order of `work`."""
+        answers: list[Optional[router.Response]] = [None] * len(work)
+        mine = threading.local()
+        self.alive = list(range(len(work)))
+
+        def pause() -> None:
+            self._next(mine.number)
+            self.moved.wait_for(lambda: self.turn == mine.number)
+
+        def run(number: int) -> None:
+            mine.number = number
+            with self.moved:
+                self.moved.wait_for(lambda: self.turn == number)
+                answers[number] = work[number]()
+                self._next(number)
+                self.alive.remove(number)
+
+        self.cluster.at_pause = pause
+        threads = [threading.Thread(target=run, args=(number,)) for number in range(len(work))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        self.cluster.at_pause = None
+        return answers
+
+    def _next(self, number: int) -> None:
+        place = self.alive.index(number)
+        self.turn = self.alive[(place + 1) % len(self.alive)]
+        self.moved.notify_all()
+
+
+def recorded_cluster(recording: dict[str, Any], volumes: NoVolumes) -> Cluster:
+    """Return the cluster a recording starts from: three nodes, each with the pool `thin`."""
+    cluster = Cluster(features.nearest(recording["linstor"]).name, volumes)
+    folder = "/srv/pool27" if cluster.version.name == "1.27" else "/srv/pool"
+    for number in (1, 2, 3):
+        name = f"node{number}"
+        cluster.add_node(name, address=f"127.0.0.1{number}", layers=("STORAGE",),
+                         providers=("DISKLESS", "FILE", "FILE_THIN"), directories={f"{folder}/{name}"})
+        cluster.add_pool(name, "thin", "FILE_THIN", POOL_TOTAL, used_elsewhere=POOL_SELF, props={
+            "StorDriver/StorPoolName": f"{folder}/{name}", "StorDriver/internal/AllocationGranularity": "1"})
+    cluster.reachable = lambda name, address: name in ("node1", "node2", "node3")
+    return cluster
+
+
+class Events:
+    """What happened outside REST, done to the simulator; a reading is compared with what is there."""
+
+    def __init__(self, cluster: Cluster, volumes: NoVolumes, caught_up: bool) -> None:
+        self.cluster, self.volumes, self.caught_up = cluster, volumes, caught_up
+
+    def happen(self, text: str) -> str:
+        """Do the event; return what differs, "" if nothing."""
+        stop = re.match(r"satellite (\w+) stopped", text)
+        start = re.match(r"satellite (\w+) started", text)
+        write = re.match(r"on (\w+): wrote '(.*)' to the device of ([\w-]+)/(\d+)", text)
+        read = re.match(r"on (\w+): device of ([\w-]+)/(\d+) reads '(.*)', device size (\d+) bytes", text)
+        none = re.match(r"on (\w+): ([\w-]+)/(\d+) has no device", text)
+        if stop:
+            satellites.go_offline(self.cluster, stop.group(1))
+        elif start:
+            satellites.come_back(self.cluster, start.group(1), self.caught_up)
+        elif write:
+            self._write(write.group(1), write.group(3), int(write.group(4)), write.group(2))
+        elif read:
+            return self._read(read.group(1), read.group(2), int(read.group(3)), read.group(4), int(read.group(5)))
+        elif none:
+            owner = self._owner(none.group(1), none.group(2))
+            return f"{text}: the simulator has one" if owner and owner.volumes[int(none.group(3))].device else ""
+        else:
+            self._hold(text)
+        return ""
+
+    def _owner(self, node: str, resource: str) -> Any:
+        found = self.cluster.definition(resource)
+        return found.resources.get(node.upper()) if found else None
+
+    def _write(self, node: str, resource: str, number: int, text: str) -> None:
+        self.volumes.write(Content(resource, number, node), text)
+
+    def _read(self, node: str, resource: str, number: int, text: str, size: int) -> str:
+        owner = self._owner(node, resource)
+        if owner is None:
+            return f"{resource}/{number} is not on {node}"
+        where = satellites.content(owner, number)
+        dead = owner.volumes[number].dead
+        seen, bytes_ = ("", 0) if dead else (self.volumes.read(where), self.volumes.sizes[where])
+        return "" if (seen, bytes_) == (text, size) else f"device reads {seen!r} ({bytes_} bytes), recorded {text!r}"
+
+    def _hold(self, text: str) -> None:
+        opened = re.match(r"(?:(\w+): device of )?([\w-]+)(?:/0)? (?:is now )?held open (?:\(read\)|for (\w+))", text)
+        if opened:
+            mode = "rw" if opened.group(3) == "writing" else "ro"
+            self.cluster.openers[opened.group(2).upper(), (opened.group(1) or "node1").upper()] = mode
+        elif re.match(r"(device )?closed", text):
+            self.cluster.openers.clear()
+        elif text.startswith("loop device detached by hand"):
+            for one in self.cluster.definitions.values():
+                for owner in one.resources.values():
+                    for volume in owner.volumes.values():
+                        volume.lost = True
+
+
+def _body(one: dict[str, Any]) -> Optional[bytes]:
+    request = one.get("request")
+    if request is None:
+        return None
+    if isinstance(request, str) and one["path"] != "/v1/encryption/passphrase":
+        return request.encode()
+    return json.dumps(request).encode()
+
+
+def judge(one: dict[str, Any], answer: Optional[router.Response]) -> Verdict:
+    """Compare a recorded exchange with the simulator's answer."""
+    call = f"{one['method']} {one['path']}"
+    if one.get("status") is None:
+        # The client gave up. Whether the controller would have answered later is not known, but for a hang.
+        gave_up_early = one.get("seconds") is not None and one["seconds"] < 5
+        same = answer is None or gave_up_early
+        return Verdict("same") if same else Verdict("differ", [f"{call}: recorded no answer, got {answer.status}"])
+    if answer is None:
+        return Verdict("differ", [f"{call}: no answer, recorded {one['status']}"])
+    differences = []
+    if answer.status != one["status"]:
+        differences.append(f"status {answer.status}, recorded {one['status']}")
+    body = None if one["method"] == "HEAD" or answer.body is None else answer.body.decode()
+    differences += compare_bodies(one, answer, body)
+    return Verdict("differ" if differences else "same", [f"{call}: {text}" for text in differences])
+
+
+def compare_bodies(one: dict[str, Any], answer: router.Response, body: Optional[str]) -> list[str]:
+    """Compare what was recorded as the body with the simulator's."""
+    recorded = one.get("response")
+    if recorded is None or body is None:
+        return [] if (recorded is None) == (not body) else [f"body {str(body)[:80]!r}, recorded {str(recorded)[:80]!r}"]
+    kind = one.get("content_type", "application/json")
+    if kind.split(";")[0] != answer.content_type.split(";")[0]:
+        return [f"content type {answer.content_type}, recorded {kind}"]
+    if isinstance(recorded, str):
+        return []
+    return compare(json.loads(body), recorded, "")
+
+
+def compare(got: Any, recorded: Any, where: str, key: str = "") -> list[str]:
+    """Compare two documents member by member; answer lists by their codes."""
+    if _is_answer(recorded) or _is_answer(got):
+        return compare_entries(got, recorded, where)
+    if isinstance(recorded, dict) and isinstance(got, dict):
+        differences = []
+        for name in sorted({*recorded, *got} - NEVER):
+            if name not in got or name not in recorded:
+                absent = "missing" if name not in got else "not recorded"
+                differences.append(f"{where}.{name} {absent}: {str(recorded.get(name, got.get(name)))[:100]}")
+            else:
+                differences += compare(got[name], recorded[name], f"{where}.{name}", name)
+        return differences
+    if isinstance(recorded, list) and isinstance(got, list):
+        if len(recorded) != len(got):
+            return [f"{where} has {len(got)} elements, recorded {len(recorded)}: {_brief(got)} / {_brief(recorded)}"]
+        pairs = zip(got, recorded)
+        return [text for place, (one, other) in enumerate(pairs) for text in compare(one, other, f"{where}[{place}]")]
+    return [] if equal(got, recorded, key) else [f"{where} is {str(got)[:120]}, recorded {str(recorded)[:120]}"]
+
+
+def _brief(items: list[Any]) -> str:
+    return ",".join(str(one.get("name", one.get("volume_number", "?"))) if isinstance(one, dict) else str(one)
+                    for one in items)[:100]
+
+
+def _is_answer(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and "ret_code" in value[0]
+
+
+def equal(got: Any, recorded: Any, key: str) -> bool:
+    """Compare two plain values; devices by kind, capacities up to what file systems take for themselves."""
+    if key in SIZES and isinstance(got, int) and isinstance(recorded, int):
+        return abs(got - recorded) <= SLACK
+    if key == "max_vlm_size_in_kib":
+        return abs(int(got) - int(recorded)) <= SLACK * 20
+    if key == "max_volume_size_kib":
+        return abs(int(got) - int(recorded)) <= SLACK
+    if isinstance(got, str) and isinstance(recorded, str):
+        return _plain(got) == _plain(recorded)
+    return bool(got == recorded)
+
+
+def _plain(text: str) -> str:
+    text = re.sub(r"/dev/(loop|drbd)\d+", r"/dev/\1N", text)
+    return re.sub(r"safety-snap-\w+", "safety-snap-X", text)
+
+
+def compare_entries(got: Any, recorded: Any, where: str) -> list[str]:
+    """Compare answer lists: codes in order, those of single satellites as a set."""
+    if not (isinstance(got, list) and isinstance(recorded, list)):
+        return [f"{where} is {str(got)[:100]}, recorded {str(recorded)[:100]}"]
+    mine, theirs = _codes(got), _codes(recorded)
+    differences = []
+    if mine[0] != theirs[0]:
+        differences.append(f"{where} codes {_words(mine[0])}, recorded {_words(theirs[0])}")
+    if mine[1] != theirs[1]:
+        differences.append(f"{where} satellites say {_words(sorted(mine[1]))}, recorded {_words(sorted(theirs[1]))}")
+    return differences
+
+
+def _codes(entries: list[dict[str, Any]]) -> tuple[list[tuple[int, int]], set[tuple[int, int]]]:
+    ordered, single = [], set()
+    for entry in entries:
+        code = int(entry["ret_code"])
+        pair = ((code & TYPE_BITS) >> 62, code & CODE_BITS & 0x7FFF)
+        if pair[0] in (0, 1) and SATELLITE.match(str(entry.get("message", ""))):
+            single.add(pair)
+        else:
+            ordered.append(pair)
+    return ordered, single
+
+
+def _words(codes: Any) -> str:
+    return " ".join(f"{'.IWE'[kind]}{number}" for kind, number in codes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
