@@ -41,12 +41,12 @@ def placement_filter(
 ) -> dict[str, Any]:
     """Return a select_filter (spawn, autoplace, query-size-info).
 
-    Arguments: nodes, instead of NODE_LIST; count, instead of REPLICA_COUNT; layers, for spawn and queries
-    (autoplace takes them beside the filter).
+    Arguments: nodes, the only ones to choose from; count, instead of REPLICA_COUNT; layers, for spawn and
+    queries (autoplace takes them beside the filter).
     """
     wanted = {
         "place_count": count or settings.replica_count,
-        "node_name_list": list(nodes or settings.node_list),
+        "node_name_list": list(nodes),
         "storage_pool_list": list(settings.storage_pools),
         "provider_list": [provider.upper() for provider in settings.providers],
         "replicas_on_same": [aux(term) for term in settings.replicas_on_same],

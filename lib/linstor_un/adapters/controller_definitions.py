@@ -26,7 +26,7 @@ class Definitions(Reads):
         doing = f"create {name} in resource group {settings.resource_group}"
         if not self._understands("spawn_marks"):
             raise Unsupported(f"cannot {doing} in one request: this needs LINSTOR 1.27")
-        select = placement_filter(settings, layers=self._stack(settings))
+        select = placement_filter(settings, nodes=settings.node_list, layers=self._stack(settings))
         body: dict[str, object] = {
             "resource_definition_name": name,
             "volume_sizes": [size],

@@ -11,6 +11,7 @@ from __future__ import annotations
 import configparser
 import http.client
 import json
+import os
 import select
 import socket
 import ssl
@@ -85,13 +86,27 @@ def controller_uris(settings: Settings) -> list[str]:
     return uris
 
 
-def _readable(attribute: str, path: str) -> None:
-    """Raise BadRequest when a file that a setting names cannot be read; OpenSSL would not say which one."""
+def check_files(settings: Settings) -> None:
+    """Raise BadRequest when a TLS file that a setting names cannot be used; OpenSSL would not say which one."""
+    named = {"LS_CERTFILE": settings.certfile, "LS_KEYFILE": settings.keyfile, "LS_CAFILE": settings.cafile}
+    for attribute, path in named.items():
+        try:
+            with open(path or os.devnull, "rb"):
+                pass
+        except OSError as error:
+            raise BadRequest(f"{attribute}: {path} cannot be read ({error.strerror}); correct path or permissions")
+    if settings.keyfile and not settings.certfile:
+        raise BadRequest("LS_KEYFILE is set without LS_CERTFILE; set both or none")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        with open(path, "rb"):
-            pass
-    except OSError as error:
-        raise BadRequest(f"{attribute}: {path} cannot be read ({error.strerror}); correct the path or its permissions")
+        if settings.certfile:
+            # An answer to OpenSSL's question for a passphrase, which would wait for a terminal.
+            context.load_cert_chain(settings.certfile, settings.keyfile or None, password="")
+        if settings.cafile:
+            context.load_verify_locations(settings.cafile)
+    except (ssl.SSLError, ValueError) as error:
+        files = ", ".join(f"{attribute} ({path})" for attribute, path in named.items() if path)
+        raise BadRequest(f"not usable as PEM files without passphrase: {files}: {error}")
 
 
 def read_token(path: str) -> str:
@@ -263,7 +278,7 @@ class Link:
 
     def _open(self) -> _Client:
         uris = controller_uris(self._settings)
-        self._check_files()
+        check_files(self._settings)
         failures = []
         for position, uri in enumerate(uris):
             patience = PATIENCE_SECONDS if position == len(uris) - 1 else CONNECT_SECONDS
@@ -272,16 +287,6 @@ class Link:
             except (linstor.LinstorError, OSError, http.client.HTTPException, ValueError, zlib.error) as error:
                 failures.append(f"{uri}: {_plain(error)}")
         raise Unreachable("no LINSTOR controller answers (" + "; ".join(failures) + "); check LS_CONTROLLERS")
-
-    def _check_files(self) -> None:
-        settings = self._settings
-        for attribute, path in (
-            ("LS_CERTFILE", settings.certfile),
-            ("LS_KEYFILE", settings.keyfile),
-            ("LS_CAFILE", settings.cafile),
-        ):
-            if path:
-                _readable(attribute, path)
 
     def _connect(self, uri: str, patience: float) -> _Client:
         try:
@@ -306,10 +311,8 @@ class Link:
         client.cafile = settings.cafile or None
         try:
             client.connect()
-        except BaseException as error:
+        except BaseException:
             client.disconnect()
-            if isinstance(error, ssl.SSLError) and error.reason not in (None, "CERTIFICATE_VERIFY_FAILED"):
-                raise linstor.LinstorError(f"TLS: {error.reason}; check LS_CERTFILE, LS_KEYFILE and LS_CAFILE")
             raise
         self._warn_about(client)
         return client

@@ -85,7 +85,7 @@ class Reads(Session):
         Without one it follows from the cached pools. Raises NotFound for an unknown group or pool.
         """
         if settings.resource_group and self._understands("size_info"):
-            return self._size_info(settings.resource_group, placement_filter(settings))
+            return self._size_info(settings.resource_group, placement_filter(settings, nodes=settings.node_list))
         names = settings.storage_pools
         count = settings.replica_count
         if settings.resource_group:

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any, Callable, Optional, TypeVar
 from urllib.parse import quote, urlencode
 
-from ..errors import DriverError, Failed, Refused, Uncertain
+from ..errors import DriverError, Failed, Refused, Uncertain, Unreachable
 from ..retry import until
 from ..settings import Settings
 from ..world import Clock, Trail
@@ -98,10 +98,17 @@ class Session:
             self._settle(doing, lost, look)
             return None
         except Failed as failed:
-            if not proof or look() is not Seen.DONE:
+            if not proof or not self._is_done(look):
                 raise
             self._trail.warn(f"{failed}, but it is done")
             return None
+
+    def _is_done(self, look: Callable[[], Seen]) -> bool:
+        try:
+            return look() is Seen.DONE
+        except DriverError as error:
+            self._trail.debug(f"reading back: {error}")
+            return False
 
     def _settle(self, doing: str, lost: Lost, look: Callable[[], Seen]) -> None:
         """Look until the change is done, or until a controller that still worked on it would have shown it."""
@@ -113,7 +120,7 @@ class Session:
             nonlocal last
             try:
                 last = look()
-            except DriverError as error:
+            except (Unreachable, Failed) as error:
                 self._trail.debug(f"{doing}: reading back: {error}")
                 return None
             first.append(self._clock.now())
