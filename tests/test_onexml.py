@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from lab.oned import documents
 from lab.oned.recordings import recordings
-
 from linstor_un import onexml
 from linstor_un.errors import BadRequest
 

@@ -10,7 +10,6 @@ import pytest
 from lab.oned import documents
 from lab.oned.recordings import Call as Recorded
 from lab.oned.recordings import recordings
-
 from linstor_un import calling
 from linstor_un.actions import ACTIONS
 from linstor_un.calling import Call
