@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from lab.controller.cluster import Cluster, Group
+from lab.controller.faults import Fault
 from lab.controller.router import respond
 from lab.controller.server import Controller
 from lab.controller.volumes import Content
@@ -22,6 +23,7 @@ PLACE_COUNT = 2
 """Replicas that every resource group of the lab asks for."""
 POOL_KIB = 200 << 20
 _DEFAULT_POOL = "data"
+_ERROR_UNKNOWN = -(1 << 62) | 999
 
 
 class Linstor:
@@ -127,7 +129,9 @@ class Linstor:
     @contextlib.contextmanager
     def refusing(self, methods: str, path: str) -> Iterator[None]:
         """Answer every matching request with an error and do nothing, for the length of the block."""
-        self.controller.faults.refuse(method=methods, path=path)
+        entry = {"ret_code": _ERROR_UNKNOWN, "message": "Refused: the recorded call failed"}
+        always = 1 << 30
+        self.controller.faults.add(Fault("refuse", method=methods, path=path, entries=[entry], times=always))
         try:
             yield
         finally:
