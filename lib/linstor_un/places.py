@@ -20,16 +20,21 @@ def remotes(environ: Mapping[str, str]) -> str:
     return f"{var(environ)}/remotes"
 
 
+def etc(environ: Mapping[str, str]) -> str:
+    """Return the directory of oned's own configuration."""
+    location = environ.get("ONE_LOCATION", "")
+    return f"{location}/etc" if location else "/etc/one"
+
+
 def own_names(environ: Mapping[str, str]) -> frozenset[str]:
     """Return the names by which oned may call this machine in FE:PATH.
 
     oned takes the kernel's host name, or HOSTNAME of oned.conf where that is set.
     """
-    location = environ.get("ONE_LOCATION", "")
     name = os.uname().nodename
     names = {name, name.partition(".")[0]}
     try:
-        with open(f"{location}/etc/oned.conf" if location else "/etc/one/oned.conf", encoding="utf-8") as file:
+        with open(f"{etc(environ)}/oned.conf", encoding="utf-8") as file:
             names.update(_HOSTNAME.findall(file.read()))
     except (OSError, UnicodeDecodeError):
         pass  # where oneadmin may not read oned.conf, the kernel's name has to do

@@ -33,6 +33,7 @@ def build(environ: Mapping[str, str], trail: Trail, undo: Undo) -> World:
     from .adapters.cloud import Oned
     from .adapters.hosts import SshHosts
     from .adapters.locks import FileLocks, lock_directory
+    from .adapters.monitord import MonitordClient
 
     clock = SystemClock()
     front_end = FrontEnd(places.remotes(environ), places.var(environ), places.own_names(environ))
@@ -41,6 +42,7 @@ def build(environ: Mapping[str, str], trail: Trail, undo: Undo) -> World:
         connect=_connect(clock, trail),
         hosts=SshHosts(environ),
         cloud=Oned(environ),
+        monitord=MonitordClient(f"{places.etc(environ)}/monitord.conf", f"{front_end.remotes}/VERSION"),
         locks=FileLocks(lock_directory(environ), clock),
         clock=clock,
         undo=undo,

@@ -14,7 +14,7 @@ from .naming import CREATING, STATE
 from .onexml import Datastore, Vm
 from .settings import Settings
 from .undo import Undo
-from .units import Bytes, Kib
+from .units import Bytes, Kib, Mib
 
 DRBD = "DRBD"
 STORAGE = "STORAGE"
@@ -331,6 +331,34 @@ class Cloud(Protocol):
         """Return all hosts."""
 
 
+@dataclass(frozen=True)
+class SnapshotUsage:
+    """A disk snapshot as oned numbers it, and its size in MiB."""
+
+    disk_id: int
+    snapshot_id: int
+    size: Mib
+
+
+@dataclass(frozen=True)
+class VmUsage:
+    """What a VM's disks take: MiB by disk id, and its disk snapshots."""
+
+    vm_id: int
+    disks: Mapping[int, Mib]
+    snapshots: tuple[SnapshotUsage, ...]
+
+
+class Monitord(Protocol):
+    """oned's monitoring daemon."""
+
+    def report(self, usages: Sequence[VmUsage]) -> None:
+        """Tell the usage of VMs' disks; nothing confirms that it arrived.
+
+        Raises BadRequest for an unusable monitord.conf, Unreachable when the message cannot be sent.
+        """
+
+
 class Shared(Protocol):
     """A lock held together with others."""
 
@@ -399,6 +427,7 @@ class World:
     connect: Callable[[Settings], Controller]
     hosts: Hosts
     cloud: Cloud
+    monitord: Monitord
     locks: Locks
     clock: Clock
     undo: Undo
