@@ -37,14 +37,11 @@ def furnish(host: dict[str, str]) -> None:
     kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
     base = host["base"]
     # /run goes last: it hides the base that the others come from
-    for name, target in (("dev", "/dev"), ("var", "/var"), ("tmp", "/tmp"), ("run", "/run")):
-        if target == "/var":
-            options = f"lowerdir=/var,upperdir={base}/var,workdir={base}/var-work"
-            kernel.mount(host["mark"], target, "overlay", 0, options)
-            if not os.path.islink("/var/lock"):
-                kernel.mount(f"{base}/run/lock", "/var/lock", "", kernel.MS_BIND)
-        else:
-            kernel.mount(f"{base}/{name}", target, "", kernel.MS_BIND)
+    places = {"dev": "/dev", "one": "/var/lib/one", "vartmp": "/var/tmp", "tmp": "/tmp", "run": "/run"}
+    for name, target in places.items():
+        kernel.mount(f"{base}/{name}", target, "", kernel.MS_BIND)
+    if not os.path.islink("/var/lock"):
+        kernel.mount("/run/lock", "/var/lock", "", kernel.MS_BIND)
     kernel.mount("proc", "/proc", "proc")
     kernel.mount("sysfs", "/sys", "sysfs")
     kernel.set_host_name(host["name"])

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn, Optional
 
-from lab.hosts import account, kernel
+from lab.hosts import account, keeper, kernel
 
 BASE = Path("/run/lab")
 MARK = "linstor-un-lab-"
@@ -28,6 +28,8 @@ GROUPS = BASE / "cgroup"
 SBIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "loop-control", "fuse", "kvm", "net/tun")
 _TOOLS = ("sshd", "ssh", "ssh-keygen", "ssh-agent", "ssh-add", "ip", "nsenter", "setpriv")
+
+_RUN = "LINSTOR_UN_LAB_RUN"
 
 _token: Optional[str] = None
 _keeper: Optional[subprocess.Popen[bytes]] = None
@@ -77,7 +79,7 @@ def enter() -> str:
     reason = missing()
     if reason:
         raise LabUnavailable(reason)
-    name = secrets.token_hex(6)
+    name = os.environ.get(_RUN, "") + secrets.token_hex(6)
     try:
         kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC)
         _private_tree(MARK + name)
@@ -149,15 +151,15 @@ def _start_keeper(groups: Path) -> subprocess.Popen[bytes]:
     script = str(Path(__file__).with_name("keeper.py"))
     # a bare descriptor: it is closed by the kernel when this process is gone, not by Python while it is ending
     end, _ = os.pipe()
-    keeper = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-I", "-S", script, str(groups)],
         stdin=end, stdout=subprocess.PIPE, start_new_session=True, env={"PATH": SBIN_PATH},
     )
     os.close(end)
-    assert keeper.stdout is not None
-    keeper.stdout.readline()
-    keeper.stdout.close()
-    return keeper
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    return process
 
 
 def contained(argv: list[str]) -> int:
@@ -172,13 +174,25 @@ def contained(argv: list[str]) -> int:
         return _exit_code(subprocess.call(argv))
     kernel.unshare(kernel.CLONE_NEWPID | kernel.CLONE_NEWNS | kernel.CLONE_NEWNET)
     kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
+    run = secrets.token_hex(4) + "-"
     init = os.fork()
     if init == 0:
+        os.environ[_RUN] = run
         _be_init(argv)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _: os.kill(init, received))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return os.waitstatus_to_exitcode(os.waitpid(init, 0)[1])
+    code = os.waitstatus_to_exitcode(os.waitpid(init, 0)[1])
+    _remove_groups(run)
+    return code
+
+
+def _remove_groups(run: str) -> None:
+    """Remove the control groups of the labs of one run, whose keepers ended with it."""
+    with contextlib.suppress(OSError):
+        kernel.mount("cgroup2", "/sys/fs/cgroup", "cgroup2")
+        for lab in Path("/sys/fs/cgroup").glob(f"{MARK}{run}*"):
+            keeper.remove_groups(lab)
 
 
 def _be_init(argv: list[str]) -> NoReturn:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from lab.hosts import account, isolation
-from lab.hosts.isolation import BASE, GROUPS, MARK, SBIN_PATH, LabUnavailable
+from lab.hosts.isolation import BASE, GROUPS, SBIN_PATH, LabUnavailable
 from lab.hosts.refusal import Refusals
 
 # what sshd gives an ordinary user on Debian when PAM does not: no directory of administrators' tools
@@ -65,28 +65,23 @@ class Machine:
         Arguments:
             oneadmin_key: the public key that oneadmin may come with.
         """
-        for name, mode in (("dev", 0o755), ("var", 0o755), ("var-work", 0o755), ("tmp", 0o1777), ("keys", 0o700)):
+        for name, mode in (("dev", 0o755), ("vartmp", 0o1777), ("tmp", 0o1777), ("keys", 0o700)):
             (self.base / name).mkdir(parents=True, mode=mode)
             os.chmod(self.base / name, mode)
         isolation.make_devices(self.base / "dev")
         os.chmod(self.base / "dev" / "shm", 0o1777)
         (self.base / "dev" / "drbd" / "by-res").mkdir(parents=True)
-        home, temporary = self.base / "var" / "lib" / "one", self.base / "var" / "tmp"
-        for directory in (home, temporary):
-            directory.mkdir(parents=True)
-            # what the front-end keeps there must not shine through
-            os.setxattr(directory, "trusted.overlay.opaque", b"y")
-        os.chmod(temporary, 0o1777)
+        home = self.base / "one"
         for directory, mode in ((home, 0o755), (home / ".ssh", 0o700), (home / "datastores", 0o755)):
             account.own_directory(directory, mode)
-        account.own_directory(temporary / "one")
+        account.own_directory(self.base / "vartmp" / "one")
         account.own_file(home / ".ssh" / "authorized_keys", oneadmin_key + "\n")
         key = account.make_key(self.base / "keys" / "ssh_host_ed25519_key")
         return f"{self.name},{self.address} {key}\n"
 
     def know(self, known_hosts: str) -> None:
         """Let oneadmin of this host know the keys of the others."""
-        account.own_file(self.base / "var" / "lib" / "one" / ".ssh" / "known_hosts", known_hosts)
+        account.own_file(self.base / "one" / ".ssh" / "known_hosts", known_hosts)
 
     def boot(self, max_sessions: int, max_startups: str) -> None:
         """Give it power; `booted` waits until it stands."""
@@ -101,7 +96,7 @@ class Machine:
         os.chmod(run / "ssh_host_ed25519_key", 0o600)
         description = {
             "name": self.name, "base": str(self.base), "address": self.address, "mac": self._mac,
-            "port": self.port, "frontend_pid": str(os.getpid()), "mark": MARK + isolation.token(),
+            "port": self.port, "frontend_pid": str(os.getpid()),
         }
         script = str(Path(__file__).with_name("holder.py"))
         self._holder = subprocess.Popen(

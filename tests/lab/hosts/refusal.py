@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from lab.hosts import kernel
+from lab.hosts import keeper, kernel
 from lab.hosts.isolation import GROUPS, MARK, LabUnavailable, token
 
 _MAP_CREATE, _MAP_UPDATE, _MAP_DELETE, _PROG_LOAD, _LINK_CREATE = 0, 2, 3, 5, 28
@@ -92,12 +92,9 @@ def _mount_groups() -> None:
     GROUPS.mkdir()
     kernel.mount(MARK + token(), str(GROUPS), "cgroup2")
     for lab in GROUPS.glob(f"{MARK}*"):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # another lab may be faster
             if time.time() - lab.stat().st_mtime > _ABANDONED:
-                for host in lab.iterdir():
-                    if host.is_dir():
-                        host.rmdir()
-                lab.rmdir()
+                keeper.remove_groups(lab)
 
 
 def _attach(directory: Path, table: int) -> int:

@@ -137,6 +137,7 @@ class LoopVolumes(FileVolumes):
         self._hosts = hosts
         self._loops: dict[Content, LoopDevice] = {}
         self._limits: dict[str, int] = {}
+        self._refused: set[Content] = set()
         self._nodes = BASE / "loops"
         self._nodes.mkdir(exist_ok=True)
 
@@ -148,6 +149,9 @@ class LoopVolumes(FileVolumes):
             self._loops[content].take_size()
 
     def delete(self, content: Content) -> None:
+        if content in self._refused:
+            # the loop device's number will be another volume's
+            self.only_open_on(content)
         super().delete(content)
         loop = self._loops.pop(content, None)
         if loop is not None:
@@ -221,12 +225,15 @@ class LoopVolumes(FileVolumes):
         """Let DRBD refuse the volume everywhere but on its primaries; without any, it may be opened everywhere.
 
         Arguments:
-            primaries: one node, or two where two primaries are allowed.
+            primaries: the nodes that may. A host that boots later refuses nothing until this is called again.
 
         Raises:
             LabUnavailable: this kernel cannot refuse as DRBD does.
         """
         device = self._loops[content].device
+        self._refused.discard(content)
+        if primaries:
+            self._refused.add(content)
         for node in self._hosts.names:
             if self._hosts.first_process(node):
                 refusals = self._hosts.refusals(node)
