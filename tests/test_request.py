@@ -18,6 +18,7 @@ from linstor_un.naming import DiskPlace
 
 RECORDINGS = Path(__file__).parent / "data" / "driver-calls"
 DISK = "node1:/var/lib/one//datastores/101/7/disk.0"
+KERNEL = DISK.replace("disk.0", "kernel")
 SOURCE = "/dev/drbd/by-res/one-image-5/0"
 
 
@@ -156,7 +157,7 @@ _WRONG: list[tuple[str, Sequence[str], bytes, str]] = [
     ("datastore.rm", ["5"], image(source="/dev/drbd/by-res/../0"), "not of the form /dev/drbd/by-res/NAME/0"),
     ("tm.clone", [f"fe:{SOURCE}", DISK, "7"], b"", "SOURCE DESTINATION VM_ID DATASTORE_ID, not 3"),
     ("tm.clone", [f"fe:{SOURCE}", DISK, "8", "100"], b"", "belongs to VM 7, but the request is for VM 8"),
-    ("tm.clone", [f"fe:{SOURCE}", DISK.replace("disk.0", "kernel"), "7", "100"], b"", "kernel, ramdisk and other files"),
+    ("tm.clone", [f"fe:{SOURCE}", KERNEL, "7", "100"], b"", "kernel, ramdisk and other files"),
     ("tm.clone", [SOURCE, DISK, "7", "100"], b"", "not of the form HOST:/PATH"),
     ("tm.ln", [f"fe:{SOURCE}", DISK, "7", "-1"], b"", "DATASTORE_ID is '-1'"),
     ("tm.mkimage", ["0", "raw", DISK, "7", "101"], b"", "between 1 and"),
