@@ -45,6 +45,12 @@ class Documents:
         with self._lock:
             self._documents[kind].pop(number, None)
 
+    def clear(self) -> None:
+        """Forget all documents."""
+        with self._lock:
+            for documents in self._documents.values():
+                documents.clear()
+
     def get(self, kind: str, number: int) -> Optional[str]:
         """Return the document as it was put, None when there is no such object."""
         with self._lock:
