@@ -90,6 +90,8 @@ def enter() -> str:
     account.create_oneadmin(Path("/etc"), Path("/var/lib/one"))
     for path in ("/var/tmp/one", "/run/lock/one", "/run/one", "/var/log/one", "/var/lib/one/datastores"):
         account.own_directory(Path(path))
+    # /tmp is the machine's: sockets of ssh masters in it would lead one lab's drivers to the hosts of another
+    account.own_directory(Path(f"/run/user/{account.UID}"), 0o700)
     _keeper = _start_keeper(GROUPS / f"{MARK}{name}")
     _token = name
     return name
