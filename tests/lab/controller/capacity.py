@@ -46,6 +46,10 @@ class Usage:
         """Return the oversubscription ratio of a pool: its own property, the controller's, or its kind's."""
         return self._ratio(pool, "MaxOversubscriptionRatio", DEFAULT_THIN_RATIO) if pool.thin else 1.0
 
+    def own_ratio(self, pool: Pool) -> float:
+        """Return the ratio as it is shown of a pool: the controller's property is left out."""
+        return float(pool.props.get("MaxOversubscriptionRatio") or (DEFAULT_THIN_RATIO if pool.thin else 1.0))
+
     def _ratio(self, pool: Pool, key: str, default: float) -> float:
         value = pool.props.get(key) or self.cluster.props.get(key)
         return float(value) if value else default
@@ -76,6 +80,6 @@ def space_info(cluster: Cluster, select: dict[str, Any], chosen: list[Pool], can
     if chosen:
         info["next_spawn_result"] = [{
             "node_name": pool.node, "stor_pool_name": pool.name,
-            "stor_pool_oversubscription_ratio": usage.ratio(pool),
+            "stor_pool_oversubscription_ratio": usage.own_ratio(pool),
         } for pool in chosen]
     return info

@@ -54,13 +54,17 @@ class Pool:
 
 @dataclass
 class Node:
-    """A node and its satellite. `behind` is true from a reconnect until the satellite has caught up."""
+    """A node and its satellite.
+
+    `behind` is true from a reconnect until the satellite has caught up, `linked` false while no other node reaches it.
+    """
 
     name: str
     address: str = "127.0.0.1"
     kind: str = "SATELLITE"
     online: bool = True
     behind: bool = False
+    linked: bool = True
     layers: tuple[str, ...] = ("DRBD", "STORAGE")
     providers: tuple[str, ...] = ("DISKLESS", "LVM", "LVM_THIN", "FILE", "FILE_THIN")
     directories: Optional[set[str]] = None
@@ -123,6 +127,8 @@ class Resource:
     """A definition on a node: a replica, a diskless or a tiebreaker, told apart by flags.
 
     `known` says whether the satellite has it and reported a state; `failing` is why its satellite cannot apply it.
+    Of DRBD, nodes in upper case: `peers` as configured last, those `two_primaries` is allowed with, `outdated` ones,
+    those it is StandAlone from (`strayed`), and those whose reconnection waits for a satellite (`late`).
     """
 
     definition: "Definition"
@@ -136,6 +142,12 @@ class Resource:
     failing: str = ""
     node_id: int = 0
     ports: list[int] = field(default_factory=list)
+    drbd_flags: list[str] = field(default_factory=list)
+    peers: set[str] = field(default_factory=set)
+    two_primaries: set[str] = field(default_factory=set)
+    outdated: set[str] = field(default_factory=set)
+    strayed: set[str] = field(default_factory=set)
+    late: set[str] = field(default_factory=set)
     uuid: str = field(default_factory=new_uuid)
 
     @property
@@ -167,7 +179,11 @@ class Snapshot:
 
 @dataclass
 class Definition:
-    """A resource definition. `layers` may be empty: then the stack is decided with the first resource."""
+    """A resource definition. `layers` may be empty: then the stack is decided with the first resource.
+
+    `pairs` are the properties of resource connections, by nodes in upper case; `diverged` are cut off nodes that write
+    while others do too; `unfinished` is a deletion that waits for an offline satellite.
+    """
 
     name: str
     group: str
@@ -182,6 +198,10 @@ class Definition:
     sequence: int = 0
     clone_of: str = ""
     poisoned: bool = False
+    pairs: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    diverged: set[str] = field(default_factory=set)
+    resizing: bool = False
+    unfinished: bool = False
     uuid: str = field(default_factory=new_uuid)
 
     def stacks(self) -> list[list[str]]:

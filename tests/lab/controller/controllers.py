@@ -111,6 +111,7 @@ def _set(cluster: Cluster, answer: Answer, key: str, value: str) -> bool:
     if key == "TcpPortAutoRange":
         answer.add(MODIFY | MODIFIED, f"The TCP port range was successfully updated to: {value}")
     if key == "DrbdOptions/auto-quorum":
+        del cluster.props[key]
         answer.add(WARN | MODIFY | 4000, f"{key} is deprecated, please use DrbdOptions/Resource/quorum")
     answer.add(CREATED, f"Successfully set property '{key}' to value '{value}'")
     return changed and key not in OWN_KEYS
@@ -230,14 +231,20 @@ def _compare(cluster: Cluster, given: Any) -> None:
 
 @route("GET", "/v1/error-reports")
 def reports(cluster: Cluster, request: Request) -> Document:
-    """List error reports; `withContent` adds their text."""
-    since, nodes = request.number("since"), request.query.get("node", [])
-    modules = request.query.get("module", [])
-    found = [one for one in cluster.reports if one["error_time"] >= since
-             and (not nodes or one["node_name"] in nodes) and (not modules or one["module"] in modules)]
+    """List error reports by time; `withContent` adds their text.
+
+    With a limit every source gives its newest so many, and of all these the oldest are shown; the offset is ignored.
+    """
+    since, nodes, limit = request.number("since"), request.query.get("node", []), request.number("limit")
+    by_source: dict[str, list[dict[str, Any]]] = {}
+    for one in sorted(cluster.reports, key=lambda report: int(report["error_time"])):
+        if one["error_time"] >= since and (not nodes or one["node_name"] in nodes):
+            by_source.setdefault(one["node_name"], []).append(one)
+    newest = [one for found in by_source.values() for one in found[-limit if limit > 0 else 0:]]
+    newest.sort(key=lambda report: int(report["error_time"]))
     text = request.flag("withContent")
     return Document([one if text else {key: value for key, value in one.items() if key != "text"}
-                     for one in request.page(found)])
+                     for one in newest[:limit if limit > 0 else None]])
 
 
 @route("GET", "/v1/error-reports/{reportid}")

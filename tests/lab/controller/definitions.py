@@ -121,7 +121,7 @@ def register(cluster: Cluster, answer: Answer, made: Definition, props: dict[str
     properties.change(made.props, answer, DEFINITION, props)
     cluster.definitions[made.name.upper()] = made
     if "DRBD" in made.layers or peer_slots is not None or port is not None:
-        made.drbd = drbd.definition_data(cluster, peer_slots or 7)
+        made.drbd = drbd.definition_data(cluster, 7 if peer_slots is None else peer_slots)
     announce(answer, made)
 
 
@@ -147,6 +147,8 @@ def modify(cluster: Cluster, request: Request) -> Answer:
     moved = _moved(cluster, one, body.get("resource_group"))
     changed = _restack(one, body.get("layer_stack")) or body.get("drbd_port") is not None or moved
     changed |= properties.change(one.props, answer, DEFINITION, override, delete, body.get("delete_namespaces"))
+    if body.get("drbd_port") is not None or body.get("drbd_peer_slots") is not None:
+        one.drbd = one.drbd or drbd.definition_data(cluster, body.get("drbd_peer_slots") or 7)
     drbd.properties_changed(cluster, answer, one, override, delete)
     answer.add(MODIFIED, f"Resource definition '{one.name}' modified.", {"UUID": one.uuid},
                details=f"Resource definition '{one.name}' UUID is: {one.uuid}")
@@ -228,12 +230,15 @@ def take_down(cluster: Cluster, answer: Answer, one: Definition) -> bool:
     """Mark all resources and remove them from their nodes; return whether no satellite failed or was away."""
     for owner in one.resources.values():
         owner.flags = [*owner.flags, "DELETE"] if "DELETE" not in owner.flags else owner.flags
+    there = {owner.node for owner in one.resources.values() if not satellites.is_gone(cluster, owner)}
     complete = True
     for nodes in drbd.removal_phases(one):
         def work(node: str) -> None:
             owner = one.resources.get(node.upper())
-            if owner is not None and owner.known or owner is not None and owner.failing:
+            if owner is not None and (owner.failing or not satellites.is_gone(cluster, owner)):
                 satellites.remove(cluster, answer, owner)
+            elif node in there:  # another request was quicker
+                answer.add(0, f"({node}) Skipping processing resource: {one.name}")
 
         def said(node: str) -> Optional[tuple[int, str]]:
             text = f"Resource '{one.name}' on '{node}' marked for deletion"

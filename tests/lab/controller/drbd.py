@@ -7,6 +7,8 @@ from typing import Any, Optional
 from .answers import ERROR, Refused
 from .cluster import Cluster, Definition, Resource, Volume, VolumeDefinition
 
+QUORUM = "DrbdOptions/Resource/quorum"
+
 
 def definition_data(cluster: Cluster, peer_slots: int) -> dict[str, Any]:
     """Return the layer data of a definition under DRBD; the port is the resource's own since REST 1.26."""
@@ -77,12 +79,16 @@ def backing_path(cluster: Cluster, owner: Resource, volume: Volume) -> str:
 def properties_changed(cluster: Cluster, answer: Any, one: Definition, override: dict[str, str],
                        delete: list[str]) -> None:
     """React to properties that mean something to DRBD (quorum, tiebreaker) when a definition is changed."""
+    if QUORUM in override:
+        one.props["Internal/Drbd/QuorumSetBy"] = "user"
+    if QUORUM in delete:
+        one.props.pop("Internal/Drbd/QuorumSetBy", None)
 
 
 def manage(cluster: Cluster, answer: Any, one: Definition) -> None:
     """Bring tiebreaker and quorum to what the replicas ask for; called after every change of the resources."""
     if cluster.version.has("quorum_always_set") and one.resources:
-        one.props.setdefault("DrbdOptions/Resource/quorum", "off")
+        one.props.setdefault(QUORUM, "off")
 
 
 def refuse_in_use(cluster: Cluster, one: Definition, text: str) -> None:

@@ -61,8 +61,8 @@ def volume(owner: Definition, number: int) -> VolumeDefinition:
 
 
 def snapshot(owner: Definition, name: str) -> Snapshot:
-    """Return a snapshot, or refuse with 313."""
-    found = owner.snapshots.get(name.upper())
+    """Return a snapshot; 218 for an impossible name, 313 for an unknown one."""
+    found = owner.snapshots.get(names.check(names.SNAPSHOT_NAME, name))
     if found is None:
         raise Refused(ERROR | 313, f"Snapshot '{name}' of resource '{owner.name}' not found.",
                       details=f"Resource: {owner.name}, Snapshot: {name}")

@@ -123,9 +123,9 @@ def delete(cluster: Cluster, request: Request) -> Answer:
         if "DRBD" in owner.layers and drbd.in_use(cluster, owner):
             raise Refused(ERROR | 997, f"Node '{one.name}' has resources that are in use.")
     owners = list(cluster.resources_on(one.name))
-    if not one.online and not cluster.version.has("offline_is_warning"):
+    if owners and not one.online and not cluster.version.has("offline_is_warning"):
         raise Refused(ERROR | 995, f"No connection to satellite '{one.name}'", report=True)
-    if owners or not one.online:
+    if owners:
         answer.add(DELETED, f"Node '{one.name}' marked for deletion.", details="marked")
     for owner in owners:
         _take_off(cluster, answer, one, owner)

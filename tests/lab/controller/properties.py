@@ -92,21 +92,24 @@ def change(props: dict[str, str], answer: Answer, obj: int, override: dict[str, 
            delete: Optional[list[str]] = None, namespaces: Optional[list[str]] = None) -> bool:
     """Apply checked changes and say so in the answer: sets first, then deletes, then whole namespaces.
 
-    Returns whether anything is different afterwards. Deleting what is not set is reported as done.
+    Returns whether any step changed something (a key set and deleted again did). Deleting what is not set is reported as done.
     """
-    before = dict(props)
+    changed = False
     if override:
         answer.add(CREATE | obj | CREATED, "Successfully set property key(s): " + ",".join(override))
-        props.update({normal(key): value for key, value in override.items()})
+        for key, value in override.items():
+            changed |= props.get(normal(key)) != value
+            props[normal(key)] = value
     if delete:
         answer.add(DELETE | obj | DELETED, "Successfully deleted property key(s): " + ",".join(sorted(delete)))
         for key in delete:
-            props.pop(normal(key), None)
+            changed |= props.pop(normal(key), None) is not None
     for space in namespaces or []:
         root = normal(space)
         for key in [key for key in props if key == root or key.startswith(root + "/")]:
             del props[key]
-    return props != before
+            changed = True
+    return changed
 
 
 def matches(props: dict[str, str], terms: list[str]) -> bool:

@@ -296,6 +296,8 @@ def remove(cluster: Cluster, answer: Answer, owner: Resource) -> None:
     done = satellites.ask(cluster, answer, [peer.node for peer in one.resources.values()], work, said)
     if node in done:
         one.resources.pop(node.upper(), None)
+        for volume in one.volumes.values() if not one.resources else ():
+            volume.props.pop("DrbdOptions/Disk/block-size", None)
         answer.add(DELETED, f"Node: {node}, Resource: {one.name} deletion complete.", details="complete")
         satellites.finish_delete(cluster, one)
     drbd.manage(cluster, answer, one)

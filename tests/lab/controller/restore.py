@@ -150,6 +150,8 @@ def _fill(cluster: Cluster, source: Definition, one: Snapshot, owner: Resource, 
             cluster.volumes.rollback(where, one.name)
         else:
             cluster.volumes.restore(snapped, one.name, where)
+    owner.definition.volumes[volume.number].props.setdefault(
+        satellites.GRANULARITY, satellites.providers.PROVIDERS[kind].granularity)
     wipe(volume, size)
     satellites.providers.measure(volume, kind, size)
     satellites.attach(cluster, owner, volume)
@@ -169,6 +171,8 @@ def rollback(cluster: Cluster, request: Request) -> Answer:
     safety_name = "safety-snap-" + "".join(random.choices(string.ascii_letters + string.digits, k=10))
     holders = [resource for resource in owner.resources.values() if not resource.diskless]
     safety = snapshots.record(owner, safety_name, holders) if holders else None
+    if safety is not None:
+        safety.flags = ["SAFETY_SNAPSHOT"]
     if safety is not None and not snapshots.take(cluster, answer, [(owner, safety)]):
         return answer
     _clear(cluster, answer, owner, one)

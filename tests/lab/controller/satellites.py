@@ -9,6 +9,7 @@ from .answers import CREATED, DELETED, ERROR, MODIFIED, VOLUME, Answer
 from .cluster import Cluster, Definition, Resource, Volume, milliseconds
 from .volumes import Content, Opening
 
+GRANULARITY = "StorDriver/internal/AllocationGranularity"
 SMALLEST_WIPED = 4  # KiB; the quick wipe of a smaller volume fails
 
 
@@ -36,9 +37,9 @@ def ask(cluster: Cluster, answer: Answer, nodes: Iterable[str], work: Callable[[
     """
     done: set[str] = set()
     ordered = sorted(nodes, key=lambda name: (cluster.online(name), name.upper()))
-    cluster.pause()
     for node in ordered:
         if cluster.online(node):
+            cluster.pause()
             settle(cluster, node)
             try:
                 work(node)
@@ -63,6 +64,9 @@ def run(cluster: Cluster, answer: Optional[Answer], owner: Resource) -> None:
         return
     for number in sorted(owner.volumes):
         _apply(cluster, answer, owner, owner.volumes[number])
+        if "DELETE" in owner.definition.flags:
+            # Nobody measures volumes of a definition that is being deleted.
+            owner.volumes[number].allocated = owner.volumes[number].usable = 0
     owner.known = True
     owner.created = owner.created or milliseconds()
     drbd.adjusted(cluster, answer, owner)
@@ -76,7 +80,7 @@ def _apply(cluster: Cluster, answer: Optional[Answer], owner: Resource, volume: 
         return
     if not volume.size:
         _create(cluster, owner, volume, kind, wanted.size)
-        wanted.props.setdefault("StorDriver/internal/AllocationGranularity", providers.PROVIDERS[kind].granularity)
+        wanted.props.setdefault(GRANULARITY, providers.PROVIDERS[kind].granularity)
         say(answer, owner, volume, kind, CREATED, "created")
         return
     if volume.dead:
@@ -89,7 +93,7 @@ def _apply(cluster: Cluster, answer: Optional[Answer], owner: Resource, volume: 
         say(answer, owner, volume, kind, MODIFIED, "resized")
     elif volume.lost:
         providers.measure(volume, kind, wanted.size)
-    elif kind == "FILE_THIN":
+    elif kind == "FILE_THIN" and "DELETE" not in owner.definition.flags:
         # Taking allocated for usable, this provider "resizes" each volume in every run.
         providers.measure(volume, kind, wanted.size)
         say(answer, owner, volume, kind, MODIFIED, "resized")
@@ -200,13 +204,9 @@ def finish_delete(cluster: Cluster, definition: Definition) -> bool:
     """
     if "DELETE" not in definition.flags:
         return False
-    marked = [owner for owner in definition.resources.values() if owner.deleting]
-    if not all(is_gone(cluster, owner) for owner in marked):
+    if not all(owner.deleting and is_gone(cluster, owner) for owner in definition.resources.values()):
         return False
-    for owner in marked:
-        definition.resources.pop(owner.node.upper())
-    if definition.resources:
-        return False
+    definition.resources.clear()
     cluster.definitions.pop(definition.name.upper(), None)
     return True
 
@@ -229,6 +229,9 @@ def come_back(cluster: Cluster, name: str, caught_up: bool = True) -> None:
     """Start the satellite again. Without `caught_up` it is ONLINE but busy until somebody waits for it."""
     node = cluster.nodes[name.upper()]
     node.online, node.behind = True, True
+    # It reports resource by resource, in the order of names.
+    for place, owner in enumerate(cluster.resources_on(name)):
+        owner.known = owner.known and place == 0 and not owner.deleting
     if caught_up:
         settle(cluster, name)
 
@@ -254,19 +257,28 @@ def deploy(cluster: Cluster, answer: Answer, definition: Definition, new: list[s
         return added_peers(name, node, new)
 
     def work(node: str) -> None:
-        run(cluster, answer, definition.resources[node.upper()])
+        look(cluster, answer, definition, node)
 
     return ask(cluster, answer, [one.node for one in definition.resources.values() if not one.deleting or
                                  not cluster.online(one.node)], work, words)
+
+
+def look(cluster: Cluster, answer: Answer, definition: Definition, node: str) -> None:
+    """Have one satellite look at a definition: apply its resource, remove it, or find it gone meanwhile."""
+    owner = definition.resources.get(node.upper())
+    if owner is None:
+        answer.add(0, f"({node}) Skipping processing resource: {definition.name}")
+    elif not owner.deleting:
+        run(cluster, answer, owner)
+    elif owner.failing:
+        raise Failed(owner.failing)
 
 
 def refresh(cluster: Cluster, answer: Answer, definition: Definition,
             said: Optional[Callable[[str], Optional[tuple[int, str]]]] = None) -> set[str]:
     """Ask all satellites of a definition to look at it again, as any property change does."""
     def work(node: str) -> None:
-        owner = definition.resources[node.upper()]
-        if not owner.deleting:
-            run(cluster, answer, owner)
+        look(cluster, answer, definition, node)
 
     return ask(cluster, answer, [one.node for one in definition.resources.values()], work, said)
 

@@ -144,7 +144,7 @@ def record(owner: Definition, name: str, holders: list[Resource]) -> Snapshot:
     return one
 
 
-def take(cluster: Cluster, answer: Answer, pairs: Pairs, said: bool = True) -> bool:
+def take(cluster: Cluster, answer: Answer, pairs: Pairs) -> bool:
     """Suspend, take, resume on every online node of the definitions; return whether all went well.
 
     A snapshot counts as SUCCESSFUL when nobody failed, even where an offline node never heard of it.
@@ -177,7 +177,7 @@ def take(cluster: Cluster, answer: Answer, pairs: Pairs, said: bool = True) -> b
     satellites.ask(cluster, answer, nodes, noise,
                    lambda node: (MODIFIED, f"Resumed IO of '[{label}]' on '{node}' after snapshot"))
     for _, one in pairs:
-        one.flags = ["SUCCESSFUL"]
+        one.flags = ["SUCCESSFUL", *one.flags]
     return True
 
 
@@ -202,10 +202,8 @@ def _abort(cluster: Cluster, answer: Answer, pairs: Pairs, nodes: list[str]) -> 
     for node in nodes:
         for owner, _ in pairs:
             answer.add(MODIFIED, f"Aborted snapshot and resumed IO of '{owner.name}' on '{node}'")
-    for owner, one in pairs:
-        for node in list(one.taken):
-            drop_from(cluster, None, owner, one, one.resources[node]["node"])
-        owner.snapshots.pop(one.name.upper(), None)
+    for _, one in pairs:
+        one.flags = ["FAILED_DEPLOYMENT"]
 
 
 def take_automatic(cluster: Cluster, answer: Answer, owner: Definition) -> None:

@@ -130,7 +130,7 @@ def volume(cluster: Cluster, owner: Resource, one: Volume) -> dict[str, Any]:
         "provider_kind": kind,
         "device_path": drbd.device_path(cluster, owner, one) if "DRBD" in owner.layers else one.device,
         "allocated_size_kib": _allocated(cluster, owner, one, kind),
-        "flags": one.flags,
+        "flags": [*one.flags, "DELETE"] if "DELETE" in owner.flags else one.flags,
         "layer_data_list": layers,
         "uuid": one.uuid,
     }, "volume_number", "allocated_size_kib")
@@ -142,7 +142,8 @@ def volume(cluster: Cluster, owner: Resource, one: Volume) -> dict[str, Any]:
 def _allocated(cluster: Cluster, owner: Resource, one: Volume, kind: str) -> int:
     node = cluster.node(owner.node)
     if kind == "FILE_THIN" and node and node.online:
-        return -1 if node.behind else max(one.allocated - 8, 0)
+        # Asked live, the satellite does not count what the quick wipe wrote.
+        return -1 if node.behind else 0
     return one.allocated
 
 

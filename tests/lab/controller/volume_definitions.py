@@ -83,7 +83,7 @@ def build(cluster: Cluster, answer: Answer, one: Definition, given: dict[str, An
     properties.check(cluster.version, "definition", props)
     if ("ENCRYPTED" in flags or passphrase) and not cluster.unlocked:
         raise Refused(ERROR | 312, "Unable to create an encrypted volume definition without having a master key")
-    made = VolumeDefinition(number, size, flags=[flag for flag in flags if flag == "ENCRYPTED"])
+    made = VolumeDefinition(number, size, flags=[flag for flag in flags if flag in ("ENCRYPTED", "GROSS_SIZE")])
     made.props["DrbdCurrentGi"] = f"{hash((made.uuid, size)) & 0xFFFFFFFFFFFFFFFE:X}"
     if "ENCRYPTED" in flags:
         made.props["CryptPasswd"] = "encrypted"
