@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import time
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -240,6 +243,18 @@ def test_names_are_quoted_in_paths(bench: Bench) -> None:
     bench.says(f"GET {RD}/a", Answer(document=[]))
     bench.lin().replicas("a/../b?c=d&e#f\r\n")
     assert bench.server.asked("GET") == [(f"{RD}/a%2F..%2Fb%3Fc%3Dd%26e%23f%0D%0A/resources", None)]
+
+
+def test_ten_thousand_definitions_are_read_in_little_time(bench: Bench) -> None:
+    marks = {"Aux/one/VM_ID": "1234", "Aux/one/DISK_ID": "0", "Aux/one/DS_ID": "100", "DrbdOptions/quorum": "majority"}
+    items = [definition(f"one-vm-{number}-disk-0", marks, uuid="0" * 36) for number in range(10_000)]
+    packed = gzip.compress(json.dumps(items).encode())
+    bench.says(f"GET {RD}\\?", Answer(raw=packed, headers={"Content-Encoding": "gzip"}))
+    lin = bench.lin(timeout=60)
+    start = time.thread_time()
+    assert len(lin.marked({"Aux/one/DS_ID": "100"})) == 10_000
+    assert time.thread_time() - start < 0.6
+    assert bench.server.asked("GET") == [(f"{RD}?props=Aux%2Fone%2FDS_ID%3D100&with_volume_definitions=true", None)]
 
 
 # --- replicas ---------------------------------------------------------------------------------------------------

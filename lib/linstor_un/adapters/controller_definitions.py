@@ -46,12 +46,15 @@ class Definitions(Reads):
         if seen is not Seen.DONE:
             return seen
         count = settings.replica_count or self.group(settings.resource_group).replicas
-        return self._deployed(name, count)
+        return Seen.DONE if self._deployed(name, count) is Seen.DONE else Seen.PARTLY
 
     def _deployed(self, name: str, count: int) -> Seen:
-        """Tell whether so many replicas have their devices."""
-        ready = [item for item in self.replicas(name) if item.diskful and item.device and item.usable]
-        return Seen.DONE if len(ready) >= count else Seen.PARTLY
+        """Tell whether so many replicas have their devices; while LINSTOR makes one it is listed without."""
+        there = [item for item in self.replicas(name) if item.diskful]
+        ready = [item for item in there if item.device and item.usable]
+        if len(ready) >= count:
+            return Seen.DONE
+        return Seen.NOTHING if len(ready) == len(there) else Seen.PARTLY
 
     def _defined(self, name: str, marks: Mapping[str, str]) -> Seen:
         """Tell whether the definition with our marks is there. Raises Exists when it is another's."""

@@ -34,8 +34,7 @@ class Replicas(Definitions):
 
         def look() -> Seen:
             number = wanted or self.group(settings.resource_group or self.definitions([name])[name].group).replicas
-            seen = self._deployed(name, number)
-            return seen if seen is Seen.DONE or self.replicas(name) else Seen.NOTHING
+            return self._deployed(name, number)
 
         found = self._change(doing, "POST", path("resource-definitions", name, "autoplace"), body, look)
         if found is None:
@@ -68,11 +67,12 @@ class Replicas(Definitions):
         raise Failed(f"cannot {doing}: {', '.join(missing)} got no replica; check that its LINSTOR satellite is online")
 
     def _has(self, name: str, nodes: Sequence[str]) -> Seen:
-        there = {item.node for item in self.replicas(name) if item.diskful}
-        ready = {item.node for item in self.replicas(name) if item.diskful and item.usable and item.device}
-        if ready >= set(nodes):
+        there = [item for item in self.replicas(name) if item.diskful and item.node in nodes]
+        ready = [item for item in there if item.usable and item.device]
+        if len(ready) == len(set(nodes)):
             return Seen.DONE
-        return Seen.PARTLY if there & set(nodes) else Seen.NOTHING
+        # One transaction registers all of them.
+        return Seen.NOTHING if len(ready) == len(there) else Seen.PARTLY
 
     def _pool_by_node(self, nodes: Sequence[str], settings: Settings) -> dict[str, str]:
         """The pool to name for each node: the first of STORAGE_POOL that it has; LINSTOR's choice if none is set."""

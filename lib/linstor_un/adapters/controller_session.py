@@ -111,23 +111,24 @@ class Session:
             return False
 
     def _settle(self, doing: str, lost: Lost, look: Callable[[], Seen]) -> None:
-        """Look until the change is done, or until a controller that still worked on it would have shown it."""
-        seconds = self._settings.timeout / 10
+        """Look until the change is done, or until a controller that still worked on it would have shown it.
+
+        A tenth of the time limit is for that; a controller that restarts has half of it to come back.
+        """
+        patience = self._settings.timeout / 10
         first: list[float] = []
-        last = Seen.PARTLY
 
         def verdict() -> Optional[Seen]:
-            nonlocal last
             try:
                 last = look()
             except (Unreachable, Failed) as error:
                 self._trail.debug(f"{doing}: reading back: {error}")
                 return None
             first.append(self._clock.now())
-            over = self._clock.now() - first[0] >= seconds
+            over = self._clock.now() - first[0] >= patience
             return last if last is Seen.DONE or over else None
 
-        seen = until(self._clock, 2 * seconds, verdict)
+        seen = until(self._clock, self._settings.timeout / 2, verdict)
         if seen is Seen.DONE:
             return
         if seen is Seen.NOTHING and not lost.slow:
