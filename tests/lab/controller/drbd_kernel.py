@@ -44,7 +44,8 @@ def connection(cluster: Cluster, owner: Resource, peer: str) -> str:
     other = owner.definition.resources.get(peer)
     if peer in owner.strayed:
         return "StandAlone"
-    if other is None or not other.known or owner.node.upper() not in other.peers or owner.node.upper() in other.strayed:
+    me = owner.node.upper()
+    if other is None or not other.known or me not in other.peers or me in other.strayed or me in other.late:
         return "Connecting"
     return "Connected" if _linked(cluster, owner) and _linked(cluster, other) else "Connecting"
 
@@ -52,7 +53,7 @@ def connection(cluster: Cluster, owner: Resource, peer: str) -> str:
 def connected(cluster: Cluster, owner: Resource) -> Iterator[Resource]:
     """Yield the resources this one is connected to."""
     for peer in sorted(owner.peers):
-        if connection(cluster, owner, peer) == "Connected":
+        if peer not in owner.late and connection(cluster, owner, peer) == "Connected":
             yield owner.definition.resources[peer]
 
 
