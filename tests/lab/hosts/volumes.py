@@ -166,7 +166,6 @@ class LoopVolumes(FileVolumes):
         super().rollback(content, name)
         if content in self._loops:
             self._loops[content].take_size()
-            self._loops[content].flush()
 
     def clone(self, source: Content, target: Content) -> None:
         self.settled(source)
