@@ -33,7 +33,7 @@ def _disk(call: Call, spot: Place) -> Disk:
     if known:
         return known
     number = spot.disk or 0
-    return Disk(number, f"one-vm-{spot.vm}-disk-{number}", True, 0, "", None, 0, "", "", "linstor_un")
+    return Disk(number, f"one-vm-{spot.vm}-disk-{number}", True, False, 0, "", None, 0, "", "", "linstor_un")
 
 
 def _mv(world: World, call: Call) -> None:

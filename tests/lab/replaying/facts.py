@@ -62,11 +62,15 @@ def places(call: Call) -> list[Place]:
 
 @dataclass(frozen=True)
 class Disk:
-    """A disk of a VM document. `definition` is the image's for CLONE=NO, else the VM's own; sizes in MiB."""
+    """A disk of a VM document. `definition` is the image's for CLONE=NO, else the VM's own; sizes in MiB.
+
+    `persistent`: what the VM writes stays in the image, which no other VM has at that time.
+    """
 
     number: int
     definition: str
     own: bool
+    persistent: bool
     size: int
     source: str
     image: Optional[int]
@@ -108,7 +112,8 @@ def _disk(vm: int, item: etree._Element) -> Disk:
     own = item.findtext("CLONE", "YES") != "NO"
     size = _number(item.findtext("SIZE"))
     return Disk(
-        number, f"one-vm-{vm}-disk-{number}" if own else definition_of(source), own, size, source,
+        number, f"one-vm-{vm}-disk-{number}" if own else definition_of(source), own,
+        item.findtext("SAVE", "") == "YES" and item.findtext("TYPE", "") != "CDROM", size, source,
         int(image) if image else None, _number(item.findtext("ORIGINAL_SIZE")) or size, item.findtext("TYPE", ""),
         item.findtext("FS", ""), item.findtext("TM_MAD", ""),
     )

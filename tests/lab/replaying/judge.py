@@ -222,14 +222,19 @@ def _new_disk(case: Case, name: str, size: int, spot: Place, also: Collection[st
     made = _complete(case, name, size, datastore)
     _linked(case, spot, name)
     if made:
-        marks = {"VM_ID": spot.vm, "DISK_ID": spot.disk, "DS_ID": spot.datastore}
-        for mark, value in marks.items():
-            found = made.props.get(f"Aux/one/{mark}")
-            case.unless(found == str(value), f"{name} is marked with {mark} {found}, not {value}")
+        for mark, value in _vm_marks(spot).items():
+            found = made.props.get(mark)
+            case.unless(found == value, f"{name} is marked with {mark} {found}, not {value}")
         case.unless(made.attached <= {spot.host}, f"{name} is attached on {sorted(made.attached)}, too")
         prefer = datastore.template.get("PREFER_NODE", "").lower() in ("yes", "1", "true")
         case.unless(not prefer or spot.host in made.replicas, f"{name} has no replica on {spot.host} (PREFER_NODE)")
     return made
+
+
+def _vm_marks(spot: Place) -> dict[str, str]:
+    """Return the properties that say whose disk a volume is; DS_ID is the system datastore."""
+    values = {"VM_ID": spot.vm, "DISK_ID": spot.disk, "DS_ID": spot.datastore}
+    return {f"Aux/one/{name}": str(value) for name, value in values.items()}
 
 
 def _parents(spot: Place) -> list[tuple[str, str]]:
@@ -254,9 +259,13 @@ def _ln(case: Case) -> None:
     before, after = case.before.definitions[source], case.after.definitions.get(source)
     if case.unless(after, f"{source} is gone") and after:
         case.unless(after.attached - {spot.host} == before.attached - {spot.host}, f"{source} moved: {after.attached}")
-        case.unless(after.replicas == before.replicas and after.snapshots == before.snapshots, f"{source} changed")
-        marked = {key for key in after.props if key in ("Aux/one/VM_ID", "Aux/one/DISK_ID", "Aux/one/DS_ID")}
-        case.unless(not marked, f"{source} got the marks of a VM: {sorted(marked)}")
+        for field in ("size", "replicas", "snapshots", "flags"):
+            was, now = getattr(before, field), getattr(after, field)
+            case.unless(was == now, f"{field} of {source} changed from {was} to {now}")
+        _, disk = _disk_of(case, spot)
+        allowed: list[dict[str, str]] = [{}, _vm_marks(spot)] if disk and disk.persistent else [{}]
+        marked = {key: value for key, value in after.props.items() if key in _vm_marks(spot)}
+        case.unless(marked in allowed, f"{source} carries the marks {marked}")
     _still(case, source)
 
 
@@ -328,7 +337,10 @@ def _let_go(case: Case, name: str, spot: Place) -> None:
     expected = before.attached if others else before.attached - {spot.host}
     case.unless(after.attached == expected, f"{name} is attached on {sorted(after.attached)}, not {sorted(expected)}")
     for field in ("size", "replicas", "snapshots", "flags"):
-        case.unless(getattr(after, field) == getattr(before, field), f"{field} of {name} changed")
+        was, now = getattr(before, field), getattr(after, field)
+        case.unless(was == now, f"{field} of {name} changed from {was} to {now}")
+    marked = sorted(set(after.props) & set(_vm_marks(spot)))
+    case.unless(not marked, f"{name} still carries {marked}")
     _still(case, name)
 
 
