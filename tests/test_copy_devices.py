@@ -42,8 +42,7 @@ def world_without(tmp_path: Path, *tools: str) -> World:
         for name in os.listdir(place):
             if name not in tools and not (folder / name).is_symlink():
                 (folder / name).symlink_to(f"{place}/{name}")
-    world = make_world(tmp_path / "var", {**os.environ, "PATH": str(folder)})
-    return world
+    return make_world(tmp_path / "var", {**os.environ, "PATH": str(folder)})
 
 
 @pytest.mark.parametrize("old_data", [True, False], ids=["dirty target", "zero target"])
@@ -65,8 +64,6 @@ def test_a_host_without_nbdcopy_copies_as_well(loops: Disks, tmp_path: Path, old
     source = loops.make("source", SIZE, sparse_bytes("a", SIZE))
     target = loops.make("target", SIZE + TAIL, dirty=old_data)
     world = world_without(tmp_path, "nbdcopy")
-    path = dict(os.environ)["PATH"]
-    assert path
     contents.copy_device(world, device(source, SIZE), device(target, SIZE, zero=not old_data))
     assert read(target) == sparse_bytes("a", SIZE) + bytes(TAIL)
     assert loops.allocated("target") <= SIZE * 2 // 3
@@ -140,8 +137,8 @@ def test_a_file_system_is_there_and_nothing_old_beside_it(
 ) -> None:
     target = loops.make("target", size * MIB, dirty=size < 100)
     contents.make_filesystem(world, device(target, size * MIB, zero=size > 100), filesystem)
-    found = subprocess.run(["blkid", "-p", "-s", "TYPE", "-o", "value", target], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == filesystem
+    look = ["blkid", "-p", "-s", "TYPE", "-o", "value", target]
+    assert subprocess.run(look, capture_output=True, text=True, check=True).stdout.strip() == filesystem
     assert b"OLD" not in read(target)
 
 

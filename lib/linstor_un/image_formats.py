@@ -58,7 +58,7 @@ def require_self_contained(form: str, head: bytes, what: str) -> None:
     other = None
     if form == "qcow2":
         other = _qcow2_reads(head)
-    elif form == "vmdk" and (head[:4] != b"KDMV" or struct.unpack_from("<Q", head, 12)[0] == 0):
+    elif form == "vmdk" and (head[:4] != b"KDMV" or not virtual_size(form, head)):
         other = "extents in other files"
     if other:
         raise BadRequest(f"{what} is a {form} image with {other}; make it one whole image first (qemu-img convert)")
@@ -79,6 +79,19 @@ def virtual_size(form: str, head: bytes) -> Optional[Bytes]:
     except struct.error:
         raise BadRequest(f"the image ends within its {form} header") from None
     return None
+
+
+def least_file_size(form: str, head: bytes) -> Bytes:
+    """Return how long the file must be at least, in bytes, as far as only its header knows: vdi.
+
+    `qemu-img check` finds no fault with a vdi that is cut off; for the other formats it does.
+    """
+    if form != "vdi" or len(head) < 0x188:
+        return Bytes(0)
+    (data,) = struct.unpack_from("<I", head, 0x158)
+    (block,) = struct.unpack_from("<I", head, 0x178)
+    (allocated,) = struct.unpack_from("<I", head, 0x184)
+    return Bytes(data + block * allocated)
 
 
 def _qcow2_reads(head: bytes) -> Optional[str]:
