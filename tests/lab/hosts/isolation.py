@@ -82,9 +82,10 @@ def enter() -> str:
     name = os.environ.get(_RUN, "") + secrets.token_hex(6)
     try:
         kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC)
+        # first of all: when the rest fails, what runs on in this process still has its loopback
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True, env={"PATH": SBIN_PATH})
         _private_tree(MARK + name)
         kernel.set_host_name("frontend")
-        subprocess.run(["ip", "link", "set", "lo", "up"], check=True, env={"PATH": SBIN_PATH})
     except (OSError, subprocess.CalledProcessError) as error:
         raise LabUnavailable(f"the kernel refuses private namespaces here: {error}")
     account.create_oneadmin(Path("/etc"), Path("/var/lib/one"))
