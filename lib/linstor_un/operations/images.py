@@ -17,7 +17,7 @@ _FILE_KINDS = {"3", "4", "5"}
 
 
 def _marks(image_id: int, image: Image) -> dict[str, str]:
-    return {IMAGE_ID: str(image_id), ORIGIN: image.registered}
+    return {IMAGE_ID: str(image_id), **({ORIGIN: image.registered} if image.registered else {})}
 
 
 def stat(world: World, request: StatRequest) -> str:
