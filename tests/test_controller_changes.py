@@ -303,10 +303,13 @@ def test_without_drbd_a_device_is_only_where_a_replica_is(bench: Bench) -> None:
 
 def test_an_attachment_carries_the_layers_even_if_they_have_to_be_looked_up(bench: Bench) -> None:
     """After a rollback LINSTOR 1.33 has forgotten them and would attach by its default."""
-    bench.has("one", resource("one", "a"))
+    encrypted = resource("one", "c")
+    storage = encrypted["layer_object"]["children"]
+    encrypted["layer_object"]["children"] = [{"type": "LUKS", "children": storage}]
+    bench.has("one", resource("one", "a", ("DISKLESS", "DRBD_DISKLESS", "TIE_BREAKER")), encrypted)
     bench.says(f"POST {RD}/one/resources/b/make-available", Answer(200, [success()]))
     bench.lin().attach("one", "b", Settings(), [])
-    assert bench.server.asked("POST")[0][1] == {"diskful": False, "layer_list": ["drbd", "storage"]}
+    assert bench.server.asked("POST")[0][1] == {"diskful": False, "layer_list": ["drbd", "luks", "storage"]}
 
 
 def test_already_deployed_is_no_proof_for_an_offline_node(bench: Bench) -> None:

@@ -96,7 +96,8 @@ class Replicas(Definitions):
         stack = tuple(layer.upper() for layer in layers)
         if DRBD not in stack:
             there = self.replicas(name)
-            stack = stack or next((item.layers for item in there if item.layers), ())
+            # A diskless resource of an encrypted volume has no LUKS layer.
+            stack = stack or next((item.layers for item in there if item.diskful), ())
             if DRBD not in stack:
                 _require_replica(doing, there, node)
                 return
