@@ -81,9 +81,9 @@ class Channel:
         return not self._stderr.closed
 
     @property
-    def stderr_fd(self) -> int:
-        """The descriptor to poll while `stderr_open`."""
-        return self._stderr.fileno()
+    def stderr_stream(self) -> IO[bytes]:
+        """What to poll while `stderr_open`; it is read by `hear` only."""
+        return self._stderr
 
     def hear(self) -> None:
         """Read what is there on stderr; the last 64 KiB are kept, what ssh said before the start is dropped then."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from math import ceil
-from typing import Optional
+from typing import IO, Optional
 
 from ..errors import BadRequest, Failed, TimedOut, Unreachable
 from ..units import Bytes
@@ -66,12 +66,13 @@ class SshHosts:
         """Run both, source's stdout into target's stdin; the Protocol `Hosts` tells the rest."""
         reader, writer = _Job(source, seconds, doing), _Job(target, seconds, doing)
         with self._open(writer, reads=True) as sink, self._open(reader) as spring:
-            sent = _relay(spring, sink, reader)
+            output = bytearray()
+            sent = _relay(spring, sink, reader, output)
             if sink.process.poll() is None:
                 reader.judge(spring, b"", (0,))
                 sink.close_stdin()
-            output = _talk(sink, writer, memoryview(b""), close=False)
-            outcome = writer.judge(sink, output, (0,))
+            output += _talk(sink, writer, memoryview(b""), close=False)
+            outcome = writer.judge(sink, bytes(output), (0,))
             reader.judge(spring, b"", (0,))
         return Piped(Bytes(sent), outcome)
 
@@ -115,7 +116,7 @@ class SshHosts:
         end = time.monotonic() + self._start_seconds
         while not channel.started and channel.stderr_open and time.monotonic() < end:
             poller = select.poll()
-            poller.register(channel.stderr_fd, select.POLLIN)
+            poller.register(channel.stderr_stream.fileno(), select.POLLIN)
             poller.poll(100)
             ended = channel.process.poll() is not None
             channel.hear()
@@ -174,7 +175,7 @@ def _talk(channel: Channel, job: _Job, pending: memoryview, close: bool) -> byte
             channel.close_stdin()
         # Both outputs may be closed before the process ends, and then there is nothing to poll that tells of the end.
         pause = 0.5 if reading else min(pause * 2, 0.05)
-        _wait(channel, job, reading=reading, writing=bool(pending), pause=pause)
+        _wait(job, pause, [(channel.stdout, reading), *_talkative(channel)], [(channel.stdin, bool(pending))])
 
 
 def _read(channel: Channel, output: bytearray) -> bool:
@@ -203,33 +204,38 @@ def _write(channel: Channel, pending: memoryview) -> memoryview:
     return memoryview(b"")
 
 
-def _wait(channel: Channel, job: _Job, *, reading: bool, writing: bool, pause: float) -> None:
+def _talkative(channel: Channel) -> list[tuple[IO[bytes], bool]]:
+    return [(channel.stderr_stream, channel.stderr_open)]
+
+
+def _wait(job: _Job, pause: float, reads: list[tuple[IO[bytes], bool]], writes: list[tuple[IO[bytes], bool]]) -> None:
+    """Sleep until one of the wanted streams is ready, `pause` seconds at most. Raises TimedOut at the job's end."""
     left = job.end - time.monotonic()
     if left <= 0:
         raise job.late()
     poller = select.poll()
-    if reading:
-        poller.register(channel.stdout.fileno(), select.POLLIN)
-    if channel.stderr_open:
-        poller.register(channel.stderr_fd, select.POLLIN)
-    if writing:
-        poller.register(channel.stdin.fileno(), select.POLLOUT)
+    for event, streams in ((select.POLLIN, reads), (select.POLLOUT, writes)):
+        for stream, wanted in streams:
+            if wanted:
+                poller.register(stream.fileno(), event)
     poller.poll(min(left, pause) * 1000)
 
 
-def _relay(spring: Channel, sink: Channel, job: _Job) -> int:
+def _relay(spring: Channel, sink: Channel, job: _Job, output: bytearray) -> int:
     """Let both begin and carry bytes until the source has ended and all are written. Returns their number.
 
     Stops early when the target ends: then it took less than everything, and its code tells why.
+    Arguments: output, to which what the target says meanwhile is added.
     """
     for channel in (sink, spring):
         _write(channel, memoryview(b"go\n"))
     sent = 0
     pending = memoryview(b"")
-    reading = True
+    reading = listening = True
     while sink.process.poll() is None and (reading or pending or spring.process.poll() is None):
         spring.hear()
         sink.hear()
+        listening = listening and _read(sink, output)
         if reading and not pending:
             with suppress(BlockingIOError):
                 pending = memoryview(os.read(spring.stdout.fileno(), _CHUNK))
@@ -237,10 +243,10 @@ def _relay(spring: Channel, sink: Channel, job: _Job) -> int:
         sent += len(pending)
         pending = _write(sink, pending)
         sent -= len(pending)
-        if pending:
-            _wait(sink, job, reading=False, writing=True, pause=0.5)
-        else:
-            _wait(spring, job, reading=reading, writing=False, pause=0.5 if reading else 0.01)
+        reads = [(spring.stdout, reading and not pending), (sink.stdout, listening)]
+        # When the source has closed its stdout there is nothing to poll that tells of its end.
+        pause = 0.5 if reading or pending else 0.01
+        _wait(job, pause, [*reads, *_talkative(spring), *_talkative(sink)], [(sink.stdin, bool(pending))])
     spring.hear()
     return sent
 
