@@ -52,8 +52,9 @@ class Volume:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The layer stack, topmost first."""
-        return self.replicas[0].layers if self.replicas else ()
+        """The layer stack of a replica with data, topmost first: diskless ones are listed without LUKS."""
+        ordered = sorted(self.replicas, key=lambda replica: not replica.diskful)
+        return ordered[0].layers if ordered else ()
 
     @property
     def replicated(self) -> bool:
