@@ -135,10 +135,11 @@ locate() {
     [ -d "$remotes" ] || fail "there is no $remotes: run this on the OpenNebula front-end, or set ONE_LOCATION"
 }
 
-# Prints all scripts of the driver below a directory that has datastore/, tm/ and vmm/.
-scripts_below() {
-    find "$1"/datastore/linstor_un "$1"/tm/linstor_un "$1"/vmm/kvm -maxdepth 1 -type f \
-        \( -path '*/linstor_un/*' -o -name '*linstor_un' \) 2>/dev/null | sort
+# Prints all scripts of the driver in a directory that has datastore/, tm/ and vmm/.
+scripts_in() { # DIRECTORY
+    (cd "$1" && for directory in datastore/linstor_un tm/linstor_un vmm/kvm; do
+        [ ! -d "$directory" ] || find "$directory" -maxdepth 1 -type f \( -path '*/linstor_un/*' -o -name '*linstor_un' \)
+    done) | sort
 }
 
 # ---- installing -----------------------------------------------------------------------------------------------------
@@ -186,13 +187,13 @@ can_import() { # PYTHON
 retire_old_driver() {
     local old=$remotes/datastore/linstor_un/linstor_utils.sh archive=$home/linstor_un-1.8.2.tar.gz script
     [ -e "$old" ] || return 0
-    scripts_below "$remotes" | sed "s|^$remotes/||" | tar -C "$remotes" -czf "$archive" -T - ||
+    scripts_in "$remotes" | tar -C "$remotes" -czf "$archive" -T - ||
         fail "the old driver could not be saved to $archive; nothing was changed"
     say "upgrading from the bash driver 1.8.2, which is kept in $archive"
-    scripts_below "$remotes" | while read -r script; do
-        if grep -q linstor_utils.sh "$script"; then
-            [ -e "$PROJECT/${script#"$remotes"/}" ] || say "  removed without a successor: ${script#"$remotes"/}"
-            rm -f "$script"
+    scripts_in "$remotes" | while read -r script; do
+        if grep -q linstor_utils.sh "$remotes/$script"; then
+            [ -e "$PROJECT/$script" ] || say "  removed without a successor: $script"
+            rm -f "$remotes/$script"
         fi
     done
     rm -f "$old"
@@ -201,11 +202,11 @@ retire_old_driver() {
 copy_trees() {
     local script target owner
     owner=$(stat -c %u:%g "$remotes")
-    scripts_below "$PROJECT" | while read -r script; do
-        target=$remotes/${script#"$PROJECT"/}
+    scripts_in "$PROJECT" | while read -r script; do
+        target=$remotes/$script
         mkdir -p "$(dirname "$target")"
         # A new file in place of the old one: a shell or Python that reads the old one reads it to its end.
-        sed "1s|^#!/usr/bin/env python3\$|#!$interpreter|" "$script" >"$target.new" &&
+        sed "1s|^#!/usr/bin/env python3\$|#!$interpreter|" "$PROJECT/$script" >"$target.new" &&
             chmod 755 "$target.new" && mv -f "$target.new" "$target" || exit 1
     done || fail "the scripts could not be copied to $remotes"
     rm -rf "$remotes/lib/linstor_un.new" && mkdir -p "$remotes/lib" &&
@@ -236,15 +237,15 @@ check_driver() {
 check_files() {
     local script target problems=0 program
     while read -r script; do
-        target=$remotes/${script#"$PROJECT"/}
+        target=$remotes/$script
         if [ ! -x "$target" ]; then
             wrong "$target is missing; run $0"
             problems=1
-        elif ! diff -q <(tail -n +2 "$script") <(tail -n +2 "$target") >/dev/null; then
+        elif ! diff -q <(tail -n +2 "$PROJECT/$script") <(tail -n +2 "$target") >/dev/null; then
             wrong "$target is not of version $(version); run $0"
             problems=1
         fi
-    done < <(scripts_below "$PROJECT")
+    done < <(scripts_in "$PROJECT")
     if ! diff -rq -x __pycache__ "$PROJECT/lib/linstor_un" "$remotes/lib/linstor_un" >/dev/null 2>&1; then
         wrong "$remotes/lib/linstor_un is not of version $(version); run $0"
         problems=1
