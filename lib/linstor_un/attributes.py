@@ -21,6 +21,7 @@ _LONGEST_TIMEOUT = 86400
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _NODE = re.compile(rf"(?=.{{2,255}}\Z){_LABEL}(?:\.{_LABEL})*\Z")
 _HOST = re.compile(r"(?=.{1,255}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\Z")
+_IPV6 = re.compile(r"(?=.*:)[0-9A-Fa-f:.]{2,45}\Z")
 _OBJECT = re.compile(r"(?=.*[A-Za-z])[A-Za-z_][A-Za-z0-9_-]{1,47}\Z")
 _POOL = re.compile(r"(?=.*[A-Za-z])[A-Za-z_][A-Za-z0-9_-]{2,47}\Z")
 _PROPERTY = re.compile(r"[^\s,]{1,256}\Z")
@@ -109,11 +110,12 @@ def _regex(text: str, name: str) -> str:
 def _controller(text: str, name: str) -> str:
     try:
         parts = urlsplit(text if "://" in text else f"linstor://{text}")
-        good = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+        host = parts.hostname or ""
+        good = parts.scheme in _SCHEMES and bool(_HOST.match(host) or _IPV6.match(host)) and parts.port != 0
         plain = parts.path in ("", "/") and not parts.query and not parts.fragment and parts.username is None
     except ValueError:
         good = plain = False
-    if not (good and plain and text.isprintable()):
+    if not (good and plain):
         raise _refuse(name, text, "HOST, HOST:PORT or a scheme before them: linstor, linstor+ssl, http, https")
     return text
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Optional
 
 from . import conffile
-from .attributes import ATTRIBUTES, OLD_SPELLINGS
+from .attributes import ATTRIBUTES, OLD_SPELLINGS, Attribute
 from .errors import BadRequest
 
 # Keys of the old driver's file that say how its shell commands run.
@@ -17,6 +17,7 @@ _WITHOUT_EFFECT = frozenset({"DD_BLOCK_SIZE", "DD_CONV", "LINSTOR", "JQ", "LEGAC
 # attributes and those of other drivers stay below.
 _NEAR_MISS = 0.85
 _LONGEST_NAME = 64
+_LONGEST_VALUE = 16384
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def load(template: Mapping[str, str], conf_text: str) -> Loaded:
         for name, attribute in ATTRIBUTES.items():
             spelling = _spelling(source, name)
             if spelling:
-                values[attribute.field] = attribute.read(source[spelling].strip(), f"{spelling} of {where}")
+                values[attribute.field] = _read(attribute, source[spelling].strip(), f"{spelling} of {where}")
     warnings = [*_unknown_keys(conf.values), *_near_misses(template)]
     return Loaded(replace(Settings(), **values), tuple(warnings), (*conf.remarks, *_idle(conf.values)))
 
@@ -91,6 +92,13 @@ def require_placement(settings: Settings) -> None:
         raise BadRequest("none of RESOURCE_GROUP, NODE_LIST and REPLICA_COUNT is set; set one of them in the datastore")
     if not settings.resource_group and not settings.storage_pools:
         raise BadRequest("neither RESOURCE_GROUP nor STORAGE_POOL is set; set one of them in the datastore")
+
+
+def _read(attribute: Attribute, text: str, name: str) -> Any:
+    # A regular expression of a mebibyte takes seconds to compile, and nobody means it.
+    if len(text) > _LONGEST_VALUE:
+        raise BadRequest(f"{name} is {len(text)} characters long; allowed are {_LONGEST_VALUE}")
+    return attribute.read(text, name)
 
 
 def _spelling(source: Mapping[str, str], name: str) -> str:
