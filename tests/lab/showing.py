@@ -20,6 +20,11 @@ def short(digest: str) -> str:
     return f"{digest[:16]}…"
 
 
+def _reads_document(command: str) -> bool:
+    """Say whether a call is one of those that get their request as XML on standard input."""
+    return "/datastore/linstor_un/" in command or "/tm/linstor_un/monitor " in command
+
+
 class Screen:
     """Where the story is told. It counts the calls, their time and the checks."""
 
@@ -53,7 +58,8 @@ class Screen:
         self._seconds += outcome.ended.seconds
         command = outcome.ended.command
         seconds = f"{outcome.ended.seconds:5.2f} s"
-        self._print(f"{_INDENT}{self._style(seconds, 'blue')}  {command}")
+        document = self._style(" < DS_DRIVER_ACTION_DATA in base64", "dim") if _reads_document(command) else ""
+        self._print(f"{_INDENT}{self._style(seconds, 'blue')}  {command}{document}")
         answer = " ".join(outcome.stdout.split())
         if answer:
             self._print(f"{_INDENT}         oned reads: {answer}")
@@ -76,8 +82,13 @@ class Screen:
 
     def done(self, seconds: float) -> int:
         """Sum up; return the exit code."""
-        summary = f"{self._calls} driver calls in {self._seconds:.1f} s, {self._checks} checks hold, nothing is left"
+        summary = f"{self._calls} driver calls in {self._seconds:.1f} s, {self._checks} checks hold"
         self._print("", self._style(f"{summary} ({seconds:.1f} s in all)", "green"))
+        return 0
+
+    def clean(self) -> int:
+        """Say that the lab is gone; return the exit code."""
+        self._print(self._style("nothing is left of it: no process, mount, loop device, namespace or file", "green"))
         return 0
 
     def failed(self, reason: str) -> int:
