@@ -77,7 +77,7 @@ def create(cluster: Cluster, answer: Answer, one: Definition, chosen: list[Pool]
     before = (dict(one.resources), list(one.layers), dict(one.props))
     layers = list(select.get("layer_stack") or [])
     try:
-        new = [resources.add(cluster, answer, one, pool.node, {"StorPoolName": pool.name}, [], layers, said=False)
+        new = [resources.add(cluster, answer, one, pool.node, {"StorPoolName": pool.name}, [], layers)
                for pool in chosen]
         if select.get("diskless_on_remaining"):
             new += drbd.fill_with_diskless(cluster, answer, one, layers)
@@ -143,14 +143,14 @@ def provide(cluster: Cluster, answer: Answer, one: Definition, node: str, layers
         raise Refused(ERROR | 310, f"Autoplacer could not find diskful stor pool on node {place_.name} matching "
                       "resource-groups autoplace-settings", details="No pool fits")
     made = resources.add(cluster, answer, one, place_.name, {"StorPoolName": chosen[0].name}, [], stack)
-    resources.finish(cluster, answer, one, [made] if made else [])
+    resources.finish(cluster, answer, one, [made] if made else [], said=True)
 
 
 def _provide_present(cluster: Cluster, answer: Answer, present: Resource, diskful: bool) -> None:
     revived = present.deleting
     present.flags = [flag for flag in present.flags if flag not in ("DELETE", "DRBD_DELETE")]
     if present.diskless and diskful:
-        drbd.add_disk(cluster, answer, present, None)
+        drbd.add_disk(cluster, answer, present, None, by="make-available")
         return
     drbd.drop_tiebreaker_flag(present)
     answer.add(0, "Resource already deployed as requested")

@@ -66,7 +66,7 @@ def _clone(cluster: Cluster, answer: Answer, source: Definition, name: str, body
         made.volumes[number] = VolumeDefinition(number, volume.size, props=dict(volume.props))
         if volume.drbd:
             made.volumes[number].drbd = drbd.volume_definition_data(cluster, made, made.volumes[number])
-    drbd.announce_clone(cluster, answer, source, made)
+    drbd.announce_clone(cluster, answer, source, made, override, delete)
     for owner in source.resources.values():
         _copy(cluster, source, made, owner, chosen.get(owner.node.upper()))
 
@@ -107,7 +107,7 @@ def _copy(cluster: Cluster, source: Definition, made: Definition, owner: Resourc
             if where.node or _first(copy, number):
                 cluster.volumes.clone(satellites.content(owner, number), where)
             kind = satellites.kind_of(cluster, copy, copy.volumes[number])
-            satellites.providers.measure(copy.volumes[number], kind, made.volumes[number].size)
+            satellites.measure(copy, copy.volumes[number], kind, made.volumes[number].size)
             satellites.attach(cluster, copy, copy.volumes[number])
     satellites.run(cluster, None, copy)
 

@@ -227,6 +227,7 @@ class Cluster:
         self.lock = threading.RLock()
         self.prefer: Callable[[str], list[str]] = lambda definition: []
         self.at_pause: Optional[Callable[[], None]] = None
+        self.work_seconds = 0.5
         self.reachable: Callable[[str, str], bool] = lambda name, address: True
         self.new_pool_size = 10 * 1024 * 1024
         self.clear()
@@ -242,6 +243,8 @@ class Cluster:
         self.passphrase: Optional[str] = None
         self.unlocked = False
         self.openers: dict[tuple[str, str], str] = {}
+        self.works: list[Any] = []
+        self.stuck: set[str] = set()
         self.orphans: dict[str, set[str]] = {}
         self.held: set[tuple[str, str, int]] = set()
         self.poisoned = 0

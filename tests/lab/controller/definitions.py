@@ -228,27 +228,25 @@ def _deleted(answer: Answer, one: Definition) -> Answer:
 
 def take_down(cluster: Cluster, answer: Answer, one: Definition) -> bool:
     """Mark all resources and remove them from their nodes; return whether no satellite failed or was away."""
+    if drbd.layered(one):
+        return drbd.take_down(cluster, answer, one)
     for owner in one.resources.values():
         owner.flags = [*owner.flags, "DELETE"] if "DELETE" not in owner.flags else owner.flags
     there = {owner.node for owner in one.resources.values() if not satellites.is_gone(cluster, owner)}
-    complete = True
-    for nodes in drbd.removal_phases(one):
-        def work(node: str) -> None:
-            owner = one.resources.get(node.upper())
-            if owner is not None and (owner.failing or not satellites.is_gone(cluster, owner)):
-                satellites.remove(cluster, answer, owner)
-            elif node in there:  # another request was quicker
-                answer.add(0, f"({node}) Skipping processing resource: {one.name}")
+    nodes = [owner.node for owner in one.resources.values()]
 
-        def said(node: str) -> Optional[tuple[int, str]]:
-            text = f"Resource '{one.name}' on '{node}' marked for deletion"
-            return (MODIFIED, text) if cluster.online(node) else None
+    def work(node: str) -> None:
+        owner = one.resources.get(node.upper())
+        if owner is not None and (owner.failing or not satellites.is_gone(cluster, owner)):
+            satellites.remove(cluster, answer, owner)
+        elif node in there:  # another request was quicker
+            answer.add(0, f"({node}) Skipping processing resource: {one.name}")
 
-        done = satellites.ask(cluster, answer, nodes, work, said)
-        complete &= len(done) == len(nodes)
-        if not complete:
-            break
-    return complete
+    def said(node: str) -> Optional[tuple[int, str]]:
+        text = f"Resource '{one.name}' on '{node}' marked for deletion"
+        return (MODIFIED, text) if cluster.online(node) else None
+
+    return len(satellites.ask(cluster, answer, nodes, work, said)) == len(nodes)
 
 
 @route("GET", ONE + "/sync-status")

@@ -48,13 +48,16 @@ def cut(volume: Volume, size: int) -> None:
     volume.blocks = {block for block in volume.blocks if block * BLOCK < size}
 
 
-def measure(volume: Volume, kind: str, size: int) -> None:
-    """Store what the satellite reports for a deployed volume of `size` net KiB."""
+def measure(volume: Volume, kind: str, size: int, stored: int = 0) -> None:
+    """Store what the satellite reports for a deployed volume of `size` net KiB.
+
+    `stored` is what layers above ask the storage for, when that is more.
+    """
     volume.size = size
     if kind == "FILE_THIN":
         # The provider takes the allocated for the usable size, unless the loop device was made anew.
         volume.allocated = size if volume.lost else BLOCK * len(volume.blocks)
         volume.usable = volume.allocated
     else:
-        volume.usable = rounded(kind, size)
+        volume.usable = rounded(kind, stored or size)
         volume.allocated = volume.usable if not kind.endswith("_THIN") else 0

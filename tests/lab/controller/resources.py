@@ -122,10 +122,7 @@ def _create(cluster: Cluster, request: Request, given: list[dict[str, Any]]) -> 
     except Refused:
         owner.resources, owner.layers, owner.props = before
         raise
-    # LINSTOR stores the properties of all new resources before it says that the first is registered.
-    sets = [entry for entry in answer.entries if str(entry.get("message", "")).startswith("Successfully set")]
-    answer.entries[:] = sets + [entry for entry in answer.entries if entry not in sets]
-    finish(cluster, answer, owner, [one for one in new if one])
+    finish(cluster, answer, owner, [one for one in new if one], said=True)
     return answer
 
 
@@ -134,8 +131,8 @@ class Exists(Exception):
 
 
 def add(cluster: Cluster, answer: Answer, one: Definition, node: str, props: dict[str, str], flags: list[str],
-        layers: list[str], said: bool = True) -> Optional[Resource]:
-    """Store a new resource, not yet deployed, with its volumes; `said` adds the entries of an explicit creation.
+        layers: list[str]) -> Optional[Resource]:
+    """Store a new resource, not yet deployed, with its volumes.
 
     None where an existing diskless resource is what was asked for. Raises Exists or Refused.
     """
@@ -146,8 +143,8 @@ def add(cluster: Cluster, answer: Answer, one: Definition, node: str, props: dic
     present = one.resources.get(place.name.upper())
     if present is not None and present.diskless and "DRBD" in present.layers:
         return drbd.add_again(cluster, answer, present, props, flags)
-    diskless_pool = _named_pool(cluster, place.name, props.get("StorPoolName"), one)
     stack = layers or one.layers or (one.stacks() or [[]])[0] or ["DRBD", "STORAGE"]
+    diskless_pool = _named_pool(cluster, place.name, props.get("StorPoolName"), one, stack)
     flags = _diskless_flags(stack, flags, diskless_pool)
     if present is not None and not present.deleting:
         raise Exists(f"A resource '{one.name}' on node '{place.name}' already exists.")
@@ -167,17 +164,21 @@ def add(cluster: Cluster, answer: Answer, one: Definition, node: str, props: dic
         made.props["StorPoolName"] = DISKLESS_POOL
     one.resources[place.name.upper()] = made
     _add_volumes(cluster, one, made)
-    if said:
-        announce(answer, made)
     return made
 
 
-def _named_pool(cluster: Cluster, node: str, name: Optional[str], one: Definition) -> bool:
-    """Check a pool named for a resource and return whether it is a diskless one."""
+def _named_pool(cluster: Cluster, node: str, name: Optional[str], one: Definition, stack: list[str]) -> bool:
+    """Check a pool named for a resource and return whether it is a diskless one.
+
+    Under DRBD a missing pool is met with the first volume: 311.
+    """
     if not name:
         return False
     key = names.check(names.POOL_NAME, name)
     pool = cluster.pool(node, name)
+    if pool is None and "DRBD" in stack and one.volumes:
+        raise Refused(ERROR | 311, f"The storage pool '{name}' for resource '{one.name}' for volume number "
+                      f"'{min(one.volumes)}' is not deployed on node '{node}'.")
     if pool is None:
         known = key in cluster.pool_names
         text = f"Storage pool '{name}' on node '{node}' not found." if known else \
@@ -213,7 +214,7 @@ def _add_volumes(cluster: Cluster, one: Definition, made: Resource) -> None:
         made.volumes.setdefault(number, Volume(number, pool.name, usable=definition.size))
         if "DrbdOptions/Disk/block-size" not in definition.props and cluster.version.has("block_size_set"):
             definition.props["DrbdOptions/Disk/block-size"] = "512"
-            if len(one.resources) > 1:
+            if len(one.resources) > 1 and "DRBD" not in made.layers:
                 for owner in one.resources.values():
                     owner.props["Satellite/minIoSizeRestartDrbd"] = "true"
 
@@ -229,11 +230,16 @@ def announce(answer: Answer, made: Resource) -> None:
                    details=f"Volume UUID is: {made.volumes[number].uuid}")
 
 
-def finish(cluster: Cluster, answer: Answer, one: Definition, new: list[Resource]) -> None:
-    """Deploy new resources on their nodes, tell the others, and look after tiebreaker and quorum."""
-    drbd.manage(cluster, answer, one)
+def finish(cluster: Cluster, answer: Answer, one: Definition, new: list[Resource], said: bool = False) -> None:
+    """Look after tiebreaker and quorum, deploy new resources on their nodes, and tell the others.
+
+    `said` adds the entries of an explicit creation.
+    """
+    tie = drbd.manage(cluster, answer, one)
+    for made in new if said else ():
+        announce(answer, made)
     if new:
-        satellites.deploy(cluster, answer, one, [owner.node for owner in new])
+        drbd.bring_up(cluster, answer, one, new, tie)
     if not one.volumes and not answer.failed:
         answer.add(WARN | 3000, f"No volumes have been defined for resource '{one.name}'")
 

@@ -108,9 +108,13 @@ def _restore(cluster: Cluster, answer: Answer, source: Definition, one: Snapshot
         held = one.resources[key]
         if not nodes or held["node"] in nodes:
             made.append(_replica(cluster, target, held))
+    tie = drbd.manage(cluster, answer, target)
     text = f"Resource '{target.name}'{where} restored from resource '{source.name}', snapshot '{one.name}'."
     answer.add(RESOURCE | CREATE | CREATED, text, details=f"Nodes: {', '.join(owner.node for owner in made)}")
-    drbd.manage(cluster, answer, target)
+    if drbd.layered(target):
+        drbd.restored(cluster, answer, target, made, tie,
+                      lambda owner, volume: _fill(cluster, source, one, owner, volume))
+        return
 
     def work(node: str) -> None:
         owner = target.resources[node.upper()]
@@ -153,7 +157,7 @@ def _fill(cluster: Cluster, source: Definition, one: Snapshot, owner: Resource, 
     owner.definition.volumes[volume.number].props.setdefault(
         satellites.GRANULARITY, satellites.providers.PROVIDERS[kind].granularity)
     wipe(volume, size)
-    satellites.providers.measure(volume, kind, size)
+    satellites.measure(owner, volume, kind, size)
     satellites.attach(cluster, owner, volume)
     if (owner.definition.name, owner.node, volume.number) in cluster.held:
         # The loop device was open when its file went: it stays, with size 0, until it is made anew.

@@ -89,13 +89,13 @@ def _apply(cluster: Cluster, answer: Optional[Answer], owner: Resource, volume: 
         providers.cut(volume, wanted.size)
         cluster.volumes.resize(content(owner, volume.number), size_bytes(cluster, owner, kind, wanted.size))
         volume.lost = False
-        providers.measure(volume, kind, wanted.size)
+        measure(owner, volume, kind, wanted.size)
         say(answer, owner, volume, kind, MODIFIED, "resized")
     elif volume.lost:
-        providers.measure(volume, kind, wanted.size)
+        measure(owner, volume, kind, wanted.size)
     elif kind == "FILE_THIN" and "DELETE" not in owner.definition.flags:
         # Taking allocated for usable, this provider "resizes" each volume in every run.
-        providers.measure(volume, kind, wanted.size)
+        measure(owner, volume, kind, wanted.size)
         say(answer, owner, volume, kind, MODIFIED, "resized")
 
 
@@ -111,8 +111,13 @@ def _create(cluster: Cluster, owner: Resource, volume: Volume, kind: str, size: 
     else:
         cluster.volumes.create(where, size_bytes(cluster, owner, kind, size))
     providers.wipe(volume, size)
-    providers.measure(volume, kind, size)
+    measure(owner, volume, kind, size)
     attach(cluster, owner, volume)
+
+
+def measure(owner: Resource, volume: Volume, kind: str, size: int) -> None:
+    """Store what the satellite of a resource reports for a deployed volume of `size` net KiB."""
+    providers.measure(volume, kind, size, drbd.storage_size(owner, size))
 
 
 def size_bytes(cluster: Cluster, owner: Resource, kind: str, size: int) -> int:
@@ -183,6 +188,7 @@ def settle(cluster: Cluster, node: str) -> None:
         _settle(cluster, owner)
     for definition in cluster.sorted_definitions():
         finish_delete(cluster, definition)
+    drbd.returned(cluster)
 
 
 def _settle(cluster: Cluster, owner: Resource) -> None:
@@ -194,7 +200,7 @@ def _settle(cluster: Cluster, owner: Resource) -> None:
         else:
             run(cluster, None, owner)
     except Failed:
-        owner.known = False
+        owner.known = owner.known and "DRBD" in owner.layers
 
 
 def finish_delete(cluster: Cluster, definition: Definition) -> bool:

@@ -67,7 +67,7 @@ def resource(cluster: Cluster, one: Resource) -> dict[str, Any]:
         "name": one.definition.name,
         "node_name": one.node,
         "props": one.props,
-        "flags": one.flags,
+        "flags": drbd.flags(one),
         "layer_object": layer_object(cluster, one),
     })
     # The state is what the satellite told; without a connection, or before it told anything, there is none.
@@ -130,6 +130,7 @@ def volume(cluster: Cluster, owner: Resource, one: Volume) -> dict[str, Any]:
         "provider_kind": kind,
         "device_path": drbd.device_path(cluster, owner, one) if "DRBD" in owner.layers else one.device,
         "allocated_size_kib": _allocated(cluster, owner, one, kind),
+        "props": drbd.volume_props(owner, one),
         "flags": [*one.flags, "DELETE"] if "DELETE" in owner.flags else one.flags,
         "layer_data_list": layers,
         "uuid": one.uuid,
@@ -160,7 +161,10 @@ def snapshot(cluster: Cluster, owner: Definition, one: Snapshot) -> dict[str, An
             "flags": held.get("flags", []),
             "uuid": held["uuid"],
             "resource_props": held["props"] if shown else {},
-            "snapshot_volumes": [{"uuid": held["volumes"][nr], "vlm_nr": nr} for nr in sorted(held["volumes"])],
+            "snapshot_volumes": [filled({
+                "uuid": held["volumes"][nr], "vlm_nr": nr, "props": held["volume_props"][nr] if shown else {},
+                "volume_props": held["volume_props"][nr] if shown else {},
+            }, "vlm_nr") for nr in sorted(held["volumes"])],
         }))
     merged = {**one.definition_props, **one.props} if shown else one.props
     return filled({

@@ -173,6 +173,9 @@ def _resize(cluster: Cluster, answer: Answer, owner: Definition, one: VolumeDefi
             resource.volumes[one.number].usable = size
     if not owner.resources:
         return
+    if drbd.layered(owner):
+        drbd.resize(cluster, answer, owner, one)
+        return
     updated = f"Updated volume {one.number} of '{owner.name}' on '{{}}'"
     for text in (updated, f"Resized resource '{owner.name}' on '{{}}'", updated):
         satellites.refresh(cluster, answer, owner, lambda node, words=text: (MODIFIED, words.format(node)))
