@@ -9,7 +9,7 @@ from typing import Optional
 from .errors import BadRequest, Exists, InUse, Unreachable
 from .naming import AUX, DELETING, DISK_ID, IMAGE_ID, ORIGIN, RUN, STATE, VM_ID
 from .settings import Settings
-from .world import CloudHost, Definition, Replica
+from .world import DRBD, CloudHost, Definition, Replica
 
 IDENTITY = (VM_ID, DISK_ID, IMAGE_ID, ORIGIN)
 
@@ -109,6 +109,15 @@ def unknown(replicas: Sequence[Replica]) -> list[str]:
     return [r.node for r in replicas if not r.online and not r.flags & {"EVICTED", "INACTIVE"}]
 
 
-def spawnable(settings: Settings, near: str) -> bool:
-    """Return whether one spawn request can place a volume as the settings say."""
-    return bool(settings.resource_group) and not settings.node_list and not near
+def alone(settings: Settings) -> bool:
+    """Return whether LAYER_LIST leaves DRBD out: a volume is then only where it has a replica."""
+    return bool(settings.layer_list) and DRBD not in {layer.upper() for layer in settings.layer_list}
+
+
+def spawnable(settings: Settings, host: str) -> bool:
+    """Return whether one spawn request can place a volume as the settings say.
+
+    Arguments: host, where the volume will be used, "" for nowhere in particular.
+    """
+    on_host = bool(host) and (settings.prefer_node or alone(settings))
+    return bool(settings.resource_group) and not settings.node_list and not on_host

@@ -20,12 +20,10 @@ from .contents import Device
 from .volumes import Volume, Wanted
 
 
-def duplicate(
-    world: World, controller: Controller, source: Definition, wanted: Wanted, mode: str, host: str = ""
-) -> Optional[Volume]:
+def duplicate(world: World, controller: Controller, source: Definition, wanted: Wanted, mode: str) -> Optional[Volume]:
     """Make the wanted volume a copy of the source; it stays half-made until `volumes.complete`.
 
-    Arguments: mode, CLONE_MODE; host, where the copy will be used, "" if nowhere in particular.
+    Arguments: mode, CLONE_MODE.
     Returns None when the complete volume is there already.
     Raises Unsupported when the mode does not work there, with the reason.
     """
@@ -33,19 +31,17 @@ def duplicate(
         return _from_snapshot(world, controller, source, wanted)
     if mode == "clone":
         return _by_linstor(world, controller, source, wanted)
-    return _by_copying(world, controller, source, wanted, host)
+    return _by_copying(world, controller, source, wanted)
 
 
-def _by_copying(
-    world: World, controller: Controller, definition: Definition, wanted: Wanted, host: str
-) -> Optional[Volume]:
+def _by_copying(world: World, controller: Controller, definition: Definition, wanted: Wanted) -> Optional[Volume]:
     source = volumes.existing(definition, controller, wanted.settings)
     readable(source)
     target = volumes.create(world, controller, wanted)
     if target is None:
         return None
     if source.replicated and target.replicated:
-        bridge = volumes.choose_bridge(world, controller, wanted.settings, [target, source], host).name
+        bridge = volumes.choose_bridge(world, controller, wanted.settings, [target, source], wanted.host).name
         with volumes.borrowed(world, controller, source, bridge) as origin:
             with volumes.borrowed(world, controller, target, bridge) as device:
                 size = bytes_from_kib(source.size)

@@ -50,8 +50,8 @@ def clone(world: World, request: CloneRequest) -> str:
             raise NotFound(f"{request.source}, the image of disk {disk.id}, does not exist on LINSTOR; check the image")
         size = Kib(max(kib_from_mib(disk.size or Mib(0)), source.size or 0))
         marks = {**_marks(target), ORIGIN: request.source}
-        wanted = Wanted(name, size, settings, marks, target.host if settings.prefer_node else "")
-        volume = copies.duplicate(world, controller, source, wanted, settings.clone_mode, target.host)
+        wanted = Wanted(name, size, settings, marks, target.host)
+        volume = copies.duplicate(world, controller, source, wanted, settings.clone_mode)
         _hand_over(world, controller, wanted, volume, target)
     return ""
 
@@ -80,8 +80,7 @@ def _volatile(world: World, target: DiskPlace, size: Mib, swap: bool) -> str:
         require_placement(settings)
         filesystem = "swap" if swap else volumes.filesystem(world, disk.filesystem)
         controller = world.connect(settings)
-        near = target.host if settings.prefer_node else ""
-        wanted = Wanted(name, kib_from_mib(size), settings, {**_marks(target), ORIGIN: "volatile"}, near)
+        wanted = Wanted(name, kib_from_mib(size), settings, {**_marks(target), ORIGIN: "volatile"}, target.host)
         volume = volumes.create(world, controller, wanted)
         if volume is not None:
             volumes.format_volume(world, controller, volume, filesystem)

@@ -30,14 +30,14 @@ _CLOSING_SECONDS = 10.0
 class Wanted:
     """A volume to be made: its size in KiB, where it goes, whose it is.
 
-    `near` is the host that should hold a replica (PREFER_NODE), "" for none.
+    `host` is where it will be used, "" for nowhere in particular.
     """
 
     name: str
     size: Kib
     settings: Settings
     marks: Mapping[str, str]
-    near: str = ""
+    host: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _create(world: World, controller: Controller, wanted: Wanted) -> Volume:
     marks = {**wanted.marks, STATE: CREATING, RUN: world.run}
     providers: dict[str, str] = {}
     with world.undo.by(wanted.name, discard, world, controller, wanted.name):
-        if placement.spawnable(wanted.settings, wanted.near):
+        if placement.spawnable(wanted.settings, wanted.host):
             try:
                 providers = controller.spawn(wanted.name, wanted.size, wanted.settings, marks)
             except Unsupported:
@@ -143,6 +143,11 @@ def _create(world: World, controller: Controller, wanted: Wanted) -> Volume:
     volume = look(controller, wanted.name, wanted.settings, wanted.size)
     if not placement.holding(volume.replicas):
         raise NotEnoughSpace(f"{wanted.name} got no replica on an online node; look at `linstor storage-pool list`")
+    if not volume.replicated and wanted.host and wanted.host not in placement.holding(volume.replicas):
+        # The resource group's own stack has no DRBD: nothing can be lent to the host, it needs a replica.
+        count = len(volume.replicas) + 1
+        providers.update(controller.place(wanted.name, wanted.settings, nodes=[wanted.host], count=count))
+        volume = look(controller, wanted.name, wanted.settings, wanted.size)
     return replace(volume, zero=_reads_zero(controller, volume, providers))
 
 
@@ -153,11 +158,14 @@ def _place(controller: Controller, wanted: Wanted) -> dict[str, str]:
         controller.add_replicas(wanted.name, settings.node_list, settings)
         if (settings.replica_count or 0) <= len(settings.node_list):
             return providers
-    elif wanted.near:
-        # PREFER_NODE is a wish: a host without the pool, or with a full one, gets a diskless attachment.
+    elif placement.alone(settings) and wanted.host:
+        providers.update(controller.place(wanted.name, settings, nodes=[wanted.host], count=1))
+    elif settings.prefer_node and wanted.host:
+        # A wish only: a host without the pool, or with a full one, gets a diskless attachment.
         with suppress(NotEnoughSpace, NotFound, Unsupported):
-            providers.update(controller.place(wanted.name, settings, nodes=[wanted.near], count=1))
-    providers.update(controller.place(wanted.name, settings))
+            providers.update(controller.place(wanted.name, settings, nodes=[wanted.host], count=1))
+    if not providers or settings.replica_count != len(providers):
+        providers.update(controller.place(wanted.name, settings))
     return providers
 
 
