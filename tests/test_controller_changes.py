@@ -381,6 +381,14 @@ def test_a_deletion_that_waits_for_an_offline_node_names_it(bench: Bench) -> Non
     assert "stays marked for deletion until node3 is connected" in text
 
 
+def test_a_deletion_that_somebody_else_is_finishing_is_waited_for(bench: Bench) -> None:
+    noop = {"ret_code": (1 << 62) | 0x3000000 | 10007, "message": "does not exist. Noop."}
+    bench.says(f"DELETE {RD}/one", Answer(200, [success(2, DELETE_DEFINITION, "marked"), noop]))
+    there = Answer(document=[definition("one", flags=["DELETE"])])
+    bench.says(f"GET {RD}\\?", there, there, Answer(document=[]))
+    bench.lin(timeout=60).delete("one")
+
+
 def test_a_deletion_with_snapshots_or_openers_is_refused(bench: Bench) -> None:
     bench.says(f"DELETE {RD}/one", Answer(500, [error(514, "has snapshots")]), Answer(500, [error(997, "in use")]))
     lin = bench.lin()

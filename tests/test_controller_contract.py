@@ -457,3 +457,39 @@ def test_a_lost_answer_to_spawn_is_read_back(grouped: tuple[Stage, Settings]) ->
     stage.simulator.faults.add(Fault("lose_answer", method="POST"))
     name = stage.name("a")
     assert set(stage.lin.spawn(name, SIZE, settings, {"Aux/one/RUN": "me"})) == stage.holders(name)
+
+
+# --- cost -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def current() -> Iterator[Stage]:
+    yield from simulated("1.33", "LVM_THIN", ("DRBD", "STORAGE"))
+
+
+def test_each_step_costs_few_requests(current: Stage) -> None:
+    """Reads that guard a change are from the controller's memory; every change is one request, restoring is two."""
+    lin, settings, name, node = current.lin, current.settings, current.name("a"), current.nodes
+    assert current.simulator
+    faults, cost = current.simulator.faults, {}
+    steps: dict[str, Callable[[], Any]] = {
+        "define": lambda: lin.define(name, settings, {}),
+        "add_volume": lambda: lin.add_volume(name, SIZE),
+        "place": lambda: lin.place(name, settings, nodes=node[:1], count=1),
+        "attach": lambda: lin.attach(name, node[1], settings, ["DRBD", "STORAGE"]),
+        "mark": lambda: lin.mark(name, {"Aux/one/A": "1"}),
+        "snapshot": lambda: lin.snapshot(name, "s-1"),
+        "define target": lambda: lin.define(current.name("b"), settings, {}),
+        "restore": lambda: lin.restore(name, "s-1", current.name("b")),
+        "clone": lambda: lin.clone(name, current.name("c"), settings, {}, []),
+        "resize": lambda: lin.resize(name, Kib(2 * SIZE)),
+        "release": lambda: lin.release(name, node[1]),
+        "delete_snapshot": lambda: lin.delete_snapshot(name, "s-1"),
+        "capacity": lambda: lin.capacity(settings),
+        "delete": lambda: lin.delete(name),
+    }
+    for label, step in steps.items():
+        before = faults.count
+        step()
+        cost[label] = faults.count - before
+    assert cost == {**dict.fromkeys(steps, 1), "restore": 2, "clone": 6, "resize": 4, "release": 2}

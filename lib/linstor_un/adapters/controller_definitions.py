@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..errors import Exists, Failed, NotEnoughSpace, NotFound, Refused, Unsupported
+from ..retry import until
 from ..settings import Settings
 from ..units import Kib
 from ..world import Replica
@@ -115,20 +116,26 @@ class Definitions(Reads):
             return Seen.PARTLY if found.deleting else Seen.NOTHING
 
         found = self._change(doing, "DELETE", path("resource-definitions", name), None, look, proof=True)
-        if found is not None and not _surely_gone(found) and look() is not Seen.DONE:
-            offline = ", ".join(self._offline(self.replicas(name))) or "a node"
+        if found is None or _surely_gone(found):
+            return
+        # Nothing ends the wait for an offline node; another deletion that is under way ends soon.
+        waits = answers.NOT_CONNECTED in {entry.code for entry in found}
+        seconds = 0 if waits else self._settings.timeout / 10
+        if not until(self._clock, seconds, lambda: look() is Seen.DONE or None):
+            offline = ", ".join(self._offline(name)) or "a node"
             raise Failed(f"cannot {doing}: it stays marked for deletion until {offline} is connected to LINSTOR again")
 
-    def _offline(self, replicas: Sequence[Replica]) -> list[str]:
+    def _offline(self, name: str) -> list[str]:
         """The nodes that keep a deletion pending. After the deletion no replica shows whether its node answers."""
-        holders = {item.node for item in replicas}
+        holders = {item.node for item in self.replicas(name)}
         return [node.name for node in self.nodes() if node.name in holders and not node.online]
 
     def resize(self, name: str, size: Kib) -> None:
         """See `world.Controller.resize`; raises Refused for a smaller size.
 
         LINSTOR up to 1.33.2 cuts the data when asked to shrink, and no version compares the growth of a
-        thin volume with its pools: both are checked here first.
+        thin volume with its pools: both are checked here first. After a lost answer the new size is certain
+        in LINSTOR, but a device may get it a little later.
         """
         doing = f"grow {name} to {size} KiB"
         found = self.definitions([name]).get(name)

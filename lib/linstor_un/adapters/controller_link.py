@@ -304,7 +304,9 @@ class Link:
         # Taken away from python-linstor, which would write a warning of its own on stderr.
         inherited = getattr(client, "_auth_token", None)
         client._auth_token = None
-        client.token = read_token(settings.token_file) if settings.token_file else inherited
+        client.token = read_token(settings.token_file) if settings.token_file else None
+        if client.token is None and isinstance(inherited, str):
+            client.token = inherited
         client.patience = patience
         client.certfile = settings.certfile or None
         client.keyfile = settings.keyfile or None

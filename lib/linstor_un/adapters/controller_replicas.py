@@ -33,8 +33,10 @@ class Replicas(Definitions):
             body["layer_list"] = lower(layers)
 
         def look() -> Seen:
-            number = wanted or self.group(settings.resource_group or self.definitions([name])[name].group).replicas
-            return self._deployed(name, number)
+            found = self.definitions([name]).get(name)
+            if not found:
+                return Seen.NOTHING
+            return self._deployed(name, wanted or self.group(found.group).replicas)
 
         found = self._change(doing, "POST", path("resource-definitions", name, "autoplace"), body, look)
         if found is None:

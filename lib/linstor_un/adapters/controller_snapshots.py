@@ -15,7 +15,7 @@ from .controller_answers import Entry
 from .controller_replicas import Replicas
 from .controller_session import Seen, path
 
-# A clone copies where the pool cannot share blocks; no disk that is worth a pool copies slower than this.
+# KiB a second: a clone copies where the pool cannot share blocks, and no pool in use is slower than this.
 SLOWEST_COPY = 10 * 1024
 
 
