@@ -57,6 +57,24 @@ dd if="$source" bs=1M iflag=fullblock,count_bytes count="$length" status=none |
 _REACH = 'exec ssh -T -o BatchMode=yes -o ConnectTimeout=5 -- "$1" true'
 _REACH_SECONDS = 20.0
 
+# mkfs.xfs sets the block size of its device, which only root may, and oneadmin is not root on hosts: it makes
+# the file system in a sparse file, and that is written to the device. Its reason comes first, then all its options.
+_IN_A_FILE = """target=$1
+shift
+work=$(mktemp -d -p /var/tmp linstor_un-fs.XXXXXXXX) || exit
+trap 'rm -rf "$work"' EXIT
+trap 'exit 143' TERM INT HUP
+made=$target
+if [ "$(id -u)" != 0 ]; then
+  made=$work/fs
+  size=$(blockdev --getsize64 "$target" 2>/dev/null || stat -L -c %s -- "$target") || exit
+  truncate -s "$size" "$made" || exit
+fi
+"$@" "$made" 2>"$work/said" || { head -n 1 "$work/said" >&2; exit 1; }
+[ "$made" = "$target" ] || qemu-img convert -n -t writeback -f raw -O raw "$made" "$target"
+"""
+_NEEDS_ROOT_ON_DEVICES = {"xfs"}
+
 _WRITTEN = re.compile(r"^([0-9]+) bytes?\b", re.MULTILINE)
 
 
@@ -208,23 +226,27 @@ def make_filesystem(world: World, target: Device, filesystem: str) -> None:
     """
     require_filesystem(world, filesystem)
     options = _configured(world).get(f"FS_OPTS_{filesystem}", "")
-    _format(world, target, [*_MKFS[filesystem], *shlex.split(options)], filesystem)
+    command = [*_MKFS[filesystem], *shlex.split(options)]
+    if filesystem in _NEEDS_ROOT_ON_DEVICES:
+        _format(world, target, ["sh", "-c", _IN_A_FILE, "sh", target.path, *command], filesystem)
+    else:
+        _format(world, target, [*command, target.path], filesystem)
 
 
 def make_swap(world: World, target: Device) -> None:
     """Make a device a swap area labelled `swap`, as OpenNebula's own drivers do."""
-    _format(world, target, ["mkswap", "-f", "-L", "swap"], "swap")
+    _format(world, target, ["mkswap", "-f", "-L", "swap", target.path], "swap")
 
 
 def _format(world: World, target: Device, command: list[str], expected: str) -> None:
     # The free blocks of a file system are readable in the VM: nobody else's old data may be there.
     fill_zero(world, target)
     doing = f"make {expected} on {target.path}"
-    apply_plan(world, target, Plan((*command, target.path)), doing)
+    apply_plan(world, target, Plan(tuple(command)), doing)
     look = Command(world.front_end.host(target.host), ["blkid", "-p", "-s", "TYPE", "-o", "value", "--", target.path])
     found = world.hosts.run(look, seconds=_MEASURE_SECONDS, accept=(0, 2), doing=doing).stdout.strip()
     if found != expected:
-        raise Failed(f"cannot {doing}: {command[0]} said nothing, but blkid finds {found or 'nothing'} there")
+        raise Failed(f"cannot {doing}: there was no error, but blkid finds {found or 'nothing'} there")
 
 
 def _configured(world: World) -> dict[str, str]:
