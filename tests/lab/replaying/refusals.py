@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,16 +20,45 @@ _PLACING = r"/(autoplace|make-available|spawn)$|/resources(/[^/]+)?$|^/v1/resour
 
 def must_fail(world: World, call: Call, before: Snapshot) -> str:
     """Return why the call has to fail although nothing is broken, "" when it has to succeed."""
-    if call.kind == "ds" and call.action in ("stat", "cp"):
-        return _bad_source(world, call)
-    if call.kind == "ds" and call.action == "clone":
-        return _missing(facts.definition_of(facts.image_of(call).path), before)
-    if call.kind == "tm" and call.action in ("clone", "ln"):
-        spot = facts.places(call)[-1]
-        if spot.disk is None:
-            return f"{spot.path} is no disk.N: a kernel or ramdisk cannot be a block device"
-        return _missing(facts.definition_of(call.argv[0]), before)
-    return ""
+    rules = {
+        ("ds", "stat"): lambda: _bad_source(world, call),
+        ("ds", "cp"): lambda: _bad_source(world, call),
+        ("ds", "mkfs"): lambda: _bad_filesystem(call),
+        ("ds", "clone"): lambda: _missing(facts.definition_of(facts.image_of(call).path), before),
+        ("tm", "mkimage"): lambda: _bad_volatile(call),
+        ("tm", "clone"): lambda: _bad_disk(call, before),
+        ("tm", "ln"): lambda: _bad_disk(call, before),
+    }
+    rule = rules.get((call.kind, call.action))
+    return rule() if rule else ""
+
+
+def _bad_disk(call: Call, before: Snapshot) -> str:
+    spot = facts.places(call)[-1]
+    if spot.disk is None:
+        return f"{spot.path} is no disk.N: a kernel or ramdisk cannot be a block device"
+    return _missing(facts.definition_of(call.argv[0]), before)
+
+
+def _bad_filesystem(call: Call) -> str:
+    image = facts.image_of(call)
+    return "" if image.save_as else _unmakable(image.fs, image.size)
+
+
+def _bad_volatile(call: Call) -> str:
+    vm, spot = facts.vm_of(call.vm_document), facts.places(call)[-1]
+    disk = vm.disks.get(spot.disk) if vm and spot.disk is not None else None
+    return _unmakable(disk.fs, int(call.argv[0])) if disk else ""
+
+
+def _unmakable(filesystem: str, mib: int) -> str:
+    """Say so when this machine's own mkfs refuses a file system of that size (new xfs: below 300 MiB)."""
+    if not filesystem or not shutil.which(f"mkfs.{filesystem}"):
+        return ""
+    with tempfile.NamedTemporaryFile() as file:
+        file.truncate(mib << 20)
+        made = subprocess.run([f"mkfs.{filesystem}", file.name], capture_output=True, check=False)
+    return "" if made.returncode == 0 else f"mkfs.{filesystem} makes none of {mib} MiB"
 
 
 def _missing(definition: str, before: Snapshot) -> str:
