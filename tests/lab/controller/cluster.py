@@ -1,4 +1,4 @@
-"""The simulated cluster: what the controller's database and its satellites hold. Plain dicts, keyed by upper case name."""
+"""The simulated cluster: what the controller's database and its satellites hold. Plain dicts, keys in upper case."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ class Node:
     """A node and its satellite.
 
     `behind` is true from a reconnect until the satellite has caught up, `linked` false while no other node reaches it.
+    `directories` are the places pools may be in (any if None), `capacities` their KiB where known.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Node:
     layers: tuple[str, ...] = ("DRBD", "STORAGE")
     providers: tuple[str, ...] = ("DISKLESS", "LVM", "LVM_THIN", "FILE", "FILE_THIN")
     directories: Optional[set[str]] = None
+    capacities: dict[str, int] = field(default_factory=dict)
     props: dict[str, str] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
     pools: dict[str, Pool] = field(default_factory=dict)
@@ -219,6 +221,8 @@ class Cluster:
     `volumes` holds the bytes. `prefer` may name, for a definition, the nodes a free placement is to take first;
     constraints come before it. `openers` are what the lab holds open besides what `volumes` reports.
     `reachable` says whether a satellite listens at a new node's address; `new_pool_size` is the KiB of a new pool.
+    `hardware` are what nodes registered later have (members of Node); `stuck` are nodes where DRBD's next attach of
+    a disk hangs; work that goes on after an answer takes `work_seconds`.
     """
 
     def __init__(self, version: str = "1.33", volumes: Optional[Volumes] = None) -> None:
@@ -230,6 +234,7 @@ class Cluster:
         self.work_seconds = 0.5
         self.reachable: Callable[[str, str], bool] = lambda name, address: True
         self.new_pool_size = 10 * 1024 * 1024
+        self.hardware: dict[str, Any] = {}
         self.clear()
 
     def clear(self) -> None:

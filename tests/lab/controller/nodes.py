@@ -59,7 +59,8 @@ def create(cluster: Cluster, request: Request) -> Answer:
         raise Refused(ERROR | 500, f"Registration of node '{name}' failed.", cause="The node exists already")
     address = ((body.get("net_interfaces") or [{}])[0] or {}).get("address", "")
     reached = cluster.reachable(str(name), address)
-    one = cluster.add_node(str(name), address=address, kind=(body.get("type") or "SATELLITE").upper(), online=reached)
+    one = cluster.add_node(str(name), address=address, kind=(body.get("type") or "SATELLITE").upper(), online=reached,
+                           **cluster.hardware)
     if not reached:
         one.props.pop("NodeUname")
     properties.change(one.props, answer, NODE, body.get("props") or {})

@@ -110,6 +110,7 @@ def _register(cluster: Cluster, answer: Answer, node: Node, name: str, kind: str
               place: Any) -> Pool:
     like = next((one for one in node.pools.values() if one.kind == kind), None)
     total, used = (like.total, like.used_elsewhere) if like else (cluster.new_pool_size, 0)
+    total = node.capacities.get(str(place), total)
     stored = {key: value for key, value in props.items() if key not in (*DEVICE_KEYS, "StorDriver/ThinPool")}
     if place is not None:
         stored["StorDriver/StorPoolName"] = place

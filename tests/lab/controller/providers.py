@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from .cluster import Volume
 
 BLOCK = 4
+CHUNK = 64  # of a thin LVM pool
 WIPED = 4  # the satellite writes zeroes over the first and the last 4 KiB of a new volume
 
 
@@ -23,7 +24,7 @@ PROVIDERS = {
     "FILE": Provider("FILE", 1),
     "FILE_THIN": Provider("FILE THIN", 1),
     "LVM": Provider("LVM", 4096, "4096"),
-    "LVM_THIN": Provider("LVM-Thin", 4096, "64"),
+    "LVM_THIN": Provider("LVM-Thin", 4096, "4096"),
     "ZFS": Provider("ZFS", 8, "8"),
     "ZFS_THIN": Provider("ZFS-Thin", 8, "8"),
     "DISKLESS": Provider("Diskless", 1),
@@ -34,6 +35,18 @@ def rounded(kind: str, size: int) -> int:
     """Return the size a volume of `size` KiB really gets on a provider."""
     extent = PROVIDERS[kind].extent
     return (size + extent - 1) // extent * extent
+
+
+def write_chunks(volume: Volume, first: int, last: int) -> None:
+    """Mark what a thin LV has allocated after KiB `first` to `last` of it were written."""
+    volume.blocks |= set(range(first // CHUNK, last // CHUNK + 1))
+
+
+def chunks_reported(volume: Volume) -> int:
+    """Return the KiB a satellite computes from the percentage with two digits that lvs shows of a thin LV."""
+    if not volume.usable:
+        return 0
+    return int(float(f"{100 * CHUNK * len(volume.blocks) / volume.usable:.2f}") * volume.usable / 100)
 
 
 def wipe(volume: Volume, size: int) -> None:
@@ -60,4 +73,5 @@ def measure(volume: Volume, kind: str, size: int, stored: int = 0) -> None:
         volume.usable = volume.allocated
     else:
         volume.usable = rounded(kind, stored or size)
-        volume.allocated = volume.usable if not kind.endswith("_THIN") else 0
+        thin = chunks_reported(volume) if kind == "LVM_THIN" else 0
+        volume.allocated = thin if kind.endswith("_THIN") else volume.usable

@@ -102,7 +102,7 @@ def storage_data(volume: Volume) -> dict[str, Any]:
         "device_path": volume.device,
         "allocated_size_kib": volume.allocated,
         "usable_size_kib": volume.usable,
-        "disk_state": "[]",
+        "disk_state": "" if volume.state == "Diskless" else "[]",
     }, "volume_number", "allocated_size_kib", "usable_size_kib")
 
 

@@ -1,0 +1,275 @@
+"""Recordings that build on each other: one cluster, replayed in the order of the recorded times.
+
+A folder whose first recording registers the nodes is one history. What the hosts' own tools said and did
+("host_facts") is done to the simulator between the exchanges: devices opened and closed, machines killed, networks
+cut. What was done by hand between two recordings is not recorded; it follows from what is there later: a definition
+missing from the next complete list is gone, and a new recording finds all nodes up and no device open.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Iterator, Optional
+
+from lab import conform
+from lab.controller import drbd_kernel, progress, satellites
+from lab.controller.cluster import Cluster
+
+NAME = re.compile(r"/resource-definitions/([^/]+)|/clone/([^/]+)")
+NAME_KEYS = ("name", "resource_definition_name", "to_resource", "resource_name")
+DEVICE = r"/dev/drbd/by-res/([\w-]+)/0"
+HARDWARE = {
+    "layers": ("DRBD", "LUKS", "WRITECACHE", "CACHE", "STORAGE"),
+    "directories": {"linstor_vg/thin", "thickvg"},
+    "capacities": {"linstor_vg/thin": 12058624, "thickvg": 6287360},
+}
+
+
+@dataclass
+class Step:
+    """One thing that happened: an exchange, or a fact of a host. `time` is the recorded clock, carried forward."""
+
+    time: str
+    path: Path
+    place: int
+    exchange: Optional[dict[str, Any]]
+    fact: dict[str, Any]
+
+
+def is_history(recordings: dict[Path, dict[str, Any]]) -> bool:
+    """Tell whether recordings, by path in order, start with the registration of the nodes."""
+    first = next(iter(recordings.values()), {"exchanges": []})
+    return bool(first.get("drbd")) and any(one.get("method") == "POST" and one.get("path") == "/v1/nodes"
+                                           for one in first["exchanges"])
+
+
+def steps(recordings: dict[Path, dict[str, Any]]) -> list[Step]:
+    """Return everything that happened in all recordings, in order."""
+    found = [step for path, recording in recordings.items() for step in _in_one(path, recording)]
+    return sorted(found, key=lambda step: step.time)
+
+
+def _in_one(path: Path, recording: dict[str, Any]) -> Iterator[Step]:
+    exchanges = [(one["seq"], place, one, {}) for place, one in enumerate(recording["exchanges"])]
+    facts = [(one["seq"], -1, None, one) for one in recording.get("host_facts", [])]
+    ordered = sorted([*exchanges, *facts], key=lambda item: item[0])
+    stamps = [_stamp(one) for _, _, one, _ in ordered]
+    time = next((stamp for stamp in stamps if stamp), "")
+    for (_, place, one, fact), stamp in zip(ordered, stamps):
+        time = max(time, stamp)
+        yield Step(time, path, place, one, fact)
+
+
+def _stamp(one: Optional[dict[str, Any]]) -> str:
+    response = one.get("response") if one else None
+    entries = response.get("messages") if isinstance(response, dict) else response
+    stamps = [entry.get("created_at", "") for entry in entries if isinstance(entry, dict)] \
+        if isinstance(entries, list) else []
+    return max(stamps, default="")
+
+
+def mentioned(step: Step) -> set[str]:
+    """Return the names of definitions that an exchange speaks of."""
+    one = step.exchange or {}
+    names = {name for pair in NAME.findall(one.get("path", "")) for name in pair}
+    request = one.get("request")
+    pieces = [request, *(request.values() if isinstance(request, dict) else ())]
+    for piece in [inner for piece in pieces for inner in (piece if isinstance(piece, list) else [piece])]:
+        if isinstance(piece, dict):
+            names |= {str(piece[key]) for key in NAME_KEYS if piece.get(key)}
+    return names - {""}
+
+
+def vanished(history: list[Step]) -> dict[int, set[str]]:
+    """Return, by place in the history, which definitions somebody removed by hand after that step."""
+    gone: dict[int, set[str]] = {}
+    last: dict[str, int] = {}
+    for place, step in enumerate(history):
+        listed = _complete_list(step)
+        if listed is not None:
+            for name in [name for name in last if name not in listed]:
+                gone.setdefault(last.pop(name), set()).add(name)
+        for name in mentioned(step):
+            last[name] = place
+    return gone
+
+
+def _complete_list(step: Step) -> Optional[set[str]]:
+    one = step.exchange or {}
+    complete = one.get("method") == "GET" and one.get("status") == 200 and not one.get("query") \
+        and one.get("path") in ("/v1/resource-definitions", "/v1/view/resources")
+    return {entry["name"] for entry in one["response"]} if complete else None
+
+
+class History(conform.Replay):
+    """All recordings of a folder against one cluster."""
+
+    def __init__(self, recordings: dict[Path, dict[str, Any]]) -> None:
+        self.recordings = recordings
+        self.found: dict[Path, list[Optional[conform.Verdict]]] = {
+            path: [None] * len(recording["exchanges"]) for path, recording in recordings.items()}
+        first = next(iter(recordings.values()))
+        super().__init__({**first, "exchanges": []}, True, {})
+
+    def _run(self) -> list[Optional[conform.Verdict]]:
+        self.cluster.clear()
+        self.cluster.hardware, self.cluster.work_seconds = HARDWARE, float("inf")
+        self.hosts = Hosts(self.cluster)
+        history = steps(self.recordings)
+        gone, ends = vanished(history), {step.path: step.time for step in history}
+        begun: set[Path] = set()
+        for place, step in enumerate(history):
+            if step.path not in begun:
+                if not any(ends[path] > step.time for path in begun):
+                    self.hosts.put_in_order()
+                begun.add(step.path)
+                self.hosts.foresee(self.recordings[step.path])
+            self._step(step)
+            for name in gone.get(place, ()):
+                self.hosts.remove(name)
+        return []
+
+    def _step(self, step: Step) -> None:
+        if step.exchange is None:
+            self.hosts.happen(step.fact)
+            return
+        self.hosts.before(step.exchange)
+        verdict = self._exchange(step.exchange)
+        if verdict.kind == "differ" and step.exchange["method"] == "GET" and self._waited(step.exchange):
+            progress.complete(self.cluster)
+            verdict = self._exchange(step.exchange)
+        self.found[step.path][step.place] = verdict
+        self.hosts.after()
+
+    def _waited(self, one: dict[str, Any]) -> bool:
+        """Tell whether a recorded reading is one that somebody repeated until work was done."""
+        return bool(self.cluster.works) and (one["path"].endswith("/sync-status") or "/clone/" in one["path"]
+                                             or one["path"].endswith("/resources"))
+
+
+class Hosts:
+    """What happened on the hosts, done to the simulator."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.pending: dict[str, Callable[[], None]] = {}
+        self.later: list[dict[str, Any]] = []
+        self.patterns: list[tuple[str, Callable[[dict[str, Any], re.Match[str]], None]]] = [
+            (rf"hold\.sh {DEVICE} (\w+)", self._hold),
+            (r"writer\.py", self._writers),
+            (r"(?:cat /run/w-|kill \$\(cat /run/hold\.pid)", self._close),
+            (rf"dd if=/dev/zero of={DEVICE} bs=(\d+)", self._write),
+            (rf"open\('{DEVICE}','r\+b'.*?<<(\d+)", self._write),
+            (r"systemctl stop linstor-satellite", self._stop),
+            (r"systemctl start linstor-satellite", self._start),
+            (r"\(machine killed\)", self._kill),
+            (r"\(network cut\)", self._cut),
+            (r"\(network back", self._join),
+            (r"drbdadm disconnect ([\w-]+)", self._reconnect),
+        ]
+
+    def put_in_order(self) -> None:
+        """Bring the lab to what every recording starts with."""
+        self.pending.clear()
+        self.cluster.openers.clear()
+        for node in list(self.cluster.nodes.values()):
+            if not node.linked:
+                drbd_kernel.join(self.cluster, node.name)
+            elif not node.online:
+                satellites.come_back(self.cluster, node.name)
+
+    def foresee(self, recording: dict[str, Any]) -> None:
+        """Let an attach hang that somebody helped on by hand later in the recording."""
+        for fact in recording.get("host_facts", []):
+            if "drbdadm disconnect" in fact.get("command", ""):
+                self.cluster.stuck.add(fact["node"].upper())
+
+    def remove(self, name: str) -> None:
+        """Remove a definition as somebody did between two recordings."""
+        one = self.cluster.definition(name)
+        if one is None:
+            return
+        for owner in one.resources.values():
+            for number in owner.volumes:
+                self.cluster.volumes.detach(satellites.content(owner, number), owner.node)
+        for number in one.volumes:
+            self.cluster.volumes.delete(satellites.Content(one.name, number))
+        del self.cluster.definitions[name.upper()]
+
+    def happen(self, fact: dict[str, Any]) -> None:
+        if re.search(r"opened while .* runs", fact.get("note", "")):
+            self.later.append(fact)
+            return
+        command = fact.get("command", "")
+        for pattern, act in self.patterns:
+            found = re.search(pattern, command, re.DOTALL)
+            if found and fact.get("rc", 0) == 0 and "failed to open" not in fact.get("stderr", ""):
+                act(fact, found)
+
+    def before(self, one: dict[str, Any]) -> None:
+        """Let the controller see connections come and go: when a recorded list of nodes shows it, or at the latest
+        when anything else is asked."""
+        shown = {node["name"]: node["connection_status"] for node in one["response"]} \
+            if one["method"] == "GET" and one["path"] == "/v1/nodes" else None
+        for name in list(self.pending):
+            wanted = "ONLINE" if not self.cluster.online(name) else "OFFLINE"
+            if shown is None or shown.get(name) == wanted:
+                self.pending.pop(name)()
+
+    def after(self) -> None:
+        """Do what happened while the last exchange ran."""
+        facts, self.later = self.later, []
+        for fact in facts:
+            self.happen({**fact, "note": ""})
+
+    def _hold(self, fact: dict[str, Any], found: re.Match[str]) -> None:
+        drbd_kernel.open_device(self.cluster, found.group(1), fact["node"], found.group(2))
+
+    def _writers(self, fact: dict[str, Any], found: re.Match[str]) -> None:
+        names = re.search(r"for r in ([^;]+);", fact["command"])
+        for name in names.group(1).split() if names else ():
+            drbd_kernel.open_device(self.cluster, name, fact["node"], "rw")
+
+    def _close(self, fact: dict[str, Any], found: re.Match[str]) -> None:
+        if "hold.pid" in fact["command"] or "closed" in fact.get("stdout", ""):
+            for name, node in list(self.cluster.openers):
+                if node == fact["node"].upper() and "writer" not in fact["command"]:
+                    drbd_kernel.close_device(self.cluster, name, node)
+
+    def _write(self, fact: dict[str, Any], found: re.Match[str]) -> None:
+        if self.cluster.openers.get((found.group(1).upper(), fact["node"].upper())) != "rw":
+            drbd_kernel.open_device(self.cluster, found.group(1), fact["node"], "rw")
+            drbd_kernel.close_device(self.cluster, found.group(1), fact["node"])
+
+    def _stop(self, fact: dict[str, Any], found: re.Match[str]) -> None:
+        self.pending[fact["node"]] = lambda: satellites.go_offline(self.cluster, fact["node"])
+
+    def _start(self, fact: dict[str, Any], found: re.Match[str]) -> None:
+        self.pending[fact["node"]] = lambda: satellites.come_back(self.cluster, fact["node"])
+
+    def _kill(self, fact: dict[str, Any], found: re.Match[str]) -> None:
+        self.pending[fact["node"]] = lambda: drbd_kernel.kill(self.cluster, fact["node"])
+
+    def _cut(self, fact: dict[str, Any], found: re.Match[str]) -> None:
+        self.pending[fact["node"]] = lambda: drbd_kernel.cut(self.cluster, fact["node"])
+
+    def _join(self, fact: dict[str, Any], found: re.Match[str]) -> None:
+        self.pending[fact["node"]] = lambda: drbd_kernel.join(self.cluster, fact["node"])
+
+    def _reconnect(self, fact: dict[str, Any], found: re.Match[str]) -> None:
+        self.cluster.stuck.discard(fact["node"].upper())
+        drbd_kernel.reconnect(self.cluster, found.group(1), fact["node"])
+
+
+def replay(recordings: dict[Path, dict[str, Any]]) -> dict[Path, list[Optional[conform.Verdict]]]:
+    """Replay a history; return the verdicts of each recording."""
+    return History(recordings).found
+
+
+def show(recordings: dict[Path, dict[str, Any]]) -> str:
+    """Return the history as text, a line for each step, for whoever wonders about an order."""
+    return "\n".join(f"{step.time[11:19]} {step.path.name[:20]} {json.dumps(step.fact or step.exchange)[:120]}"
+                     for step in steps(recordings))
