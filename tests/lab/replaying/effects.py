@@ -21,10 +21,6 @@ def emulate(world: World, call: Call) -> None:
         _OURS[action](world, call)
     elif call.kind == "tm" and action in _OTHERS:
         _OTHERS[action](world, call)
-    elif call.kind == "vmm" and action == "save_linstor_un":
-        world.make_volume(f"one-vm-{call.vm_id}-checkpoint", 128)
-    elif call.kind == "vmm" and action == "restore_linstor_un":
-        world.remove(f"one-vm-{call.vm_id}-checkpoint")
 
 
 def _disk(call: Call, spot: Place) -> Disk:
