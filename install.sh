@@ -2,7 +2,7 @@
 # Installs linstor_un into an OpenNebula front-end, or shows it at work.
 #
 #   ./install.sh                   install or upgrade; run it on the front-end, as root
-#   ./install.sh --python PROGRAM  the same with a Python that already has the four packages; nothing is downloaded
+#   ./install.sh --python PROGRAM  the same with a Python that already has the packages; nothing is downloaded
 #   ./install.sh --check           look at an installation; change nothing
 #   ./install.sh --demo            the life of a VM on a lab of its own; leaves nothing behind
 #
@@ -11,7 +11,7 @@ set -u -o pipefail
 umask 022
 
 PROJECT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
-RUNTIME_MODULES="linstor lxml.etree pyone click"
+RUNTIME_MODULES="linstor lxml.etree click"
 PYTHONS="/usr/bin/python3 python3 python3.13 python3.12 python3.11 python3.10 python3.9"
 
 # ---- saying ----------------------------------------------------------------------------------------------------
@@ -76,9 +76,11 @@ install_packages() {
         printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy"
     fi
     export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
-    local result=0
-    apt-get install -y --no-install-recommends "$@" ||
-        { apt-get update && apt-get install -y --no-install-recommends "$@"; } || result=1
+    local package install=(apt-get -o DPkg::Lock::Timeout=120 install -y --no-install-recommends)
+    # Where a release lacks one of the packages, the others are still wanted.
+    "${install[@]}" "$@" || { apt-get update && "${install[@]}" "$@"; } ||
+        for package in "$@"; do "${install[@]}" "$package"; done
+    local result=$?
     [ -z "$policy" ] || rm -f "$policy"
     return $result
 }
