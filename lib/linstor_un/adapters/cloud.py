@@ -1,8 +1,9 @@
 """oned's view of VMs, datastores and hosts, over XML-RPC.
 
-The documents are read by `onexml`, as those that drivers are handed. The transport is Python's own:
-pyone would parse each document into its classes first, costs 0.15 s of CPU to import, and its time
-limit does not reach the sockets of its HTTP library.
+The documents are read by `onexml`, as those that drivers are handed. The client is Python's own
+xmlrpc.client, which pyone is a layer on: that layer parses each document into classes of its own, doubles
+the CPU time of a short action, and its time limit does not reach the sockets of its HTTP library, so that
+an oned that hangs would hang one of oned's own driver threads with it.
 """
 
 from __future__ import annotations
