@@ -370,9 +370,10 @@ def test_a_proven_deletion_needs_no_second_request(bench: Bench) -> None:
     assert bench.server.asked("GET") == []
 
 
-def test_a_deletion_that_waits_for_an_offline_node_names_it(bench: Bench) -> None:
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_deletion_that_waits_for_an_offline_node_names_it(bench: Bench, order: int) -> None:
     pending = [success(2, DELETE_DEFINITION, "marked"), warning(1002, "No active connection to satellite 'node3'")]
-    bench.says(f"DELETE {RD}/one", Answer(200, pending))
+    bench.says(f"DELETE {RD}/one", Answer(200, pending[::order]))
     bench.knows(definition("one", flags=["DELETE"]))
     bench.has("one", resource("one", "node1"), resource("one", "node3"))
     states = [("node1", "ONLINE"), ("node2", "OFFLINE"), ("node3", "OFFLINE")]

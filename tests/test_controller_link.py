@@ -26,7 +26,7 @@ def _no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Neither this machine's linstor-client.conf nor its token count."""
     monkeypatch.delenv("LS_CONTROLLERS", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(Config, "CONFIG", None)
+    monkeypatch.setattr(Config, "CONFIG", None, raising=False)
 
 
 @pytest.fixture

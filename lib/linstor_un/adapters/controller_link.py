@@ -334,8 +334,10 @@ class Link:
 
 
 def _plain(error: Exception) -> str:
-    """Return python-linstor's or Python's reason without its prefixes."""
-    text = error.message if isinstance(error, linstor.LinstorError) else str(error)
+    """Return the reason alone: python-linstor repeats the address in front of what the system said."""
+    if isinstance(error, linstor.LinstorError) and isinstance(error.__context__, OSError):
+        error = error.__context__
+    text = error.message if isinstance(error, linstor.LinstorError) else getattr(error, "strerror", None) or error
     return one_line(str(text) or type(error).__name__)
 
 
