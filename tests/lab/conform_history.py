@@ -121,13 +121,17 @@ class History(conform.Replay):
         history = steps(self.recordings)
         gone, ends = vanished(history), {step.path: step.time for step in history}
         begun: set[Path] = set()
+        self.makers: dict[str, Path] = {}
         for place, step in enumerate(history):
             if step.path not in begun:
                 if not any(ends[path] > step.time for path in begun):
                     self.hosts.put_in_order()
                 begun.add(step.path)
                 self.hosts.foresee(self.recordings[step.path])
+            before = set(self.cluster.definitions)
             self._step(step)
+            self.makers.update((self.cluster.definitions[key].name, step.path)
+                               for key in set(self.cluster.definitions) - before)
             for name in gone.get(place, ()):
                 self.hosts.remove(name)
         return []
@@ -138,16 +142,48 @@ class History(conform.Replay):
             return
         self.hosts.before(step.exchange)
         verdict = self._exchange(step.exchange)
-        if verdict.kind == "differ" and step.exchange["method"] == "GET" and self._waited(step.exchange):
-            progress.complete(self.cluster)
+        if verdict.kind == "differ" and step.exchange["method"] == "GET" and self._catch_up(step):
             verdict = self._exchange(step.exchange)
         self.found[step.path][step.place] = verdict
         self.hosts.after()
 
+    def _catch_up(self, step: Step) -> bool:
+        """Let happen what a reading shows to have happened outside REST meanwhile; return whether it shows any."""
+        assert step.exchange is not None
+        if self._waited(step.exchange):
+            progress.complete(self.cluster)
+            return True
+        return self._connections_broke(step.exchange) or self._properties_set_by_hand(step)
+
+    def _connections_broke(self, one: dict[str, Any]) -> bool:
+        """Break connections that both ends report as broken though both nodes are up: the emulated network did it."""
+        lost = {(resource["name"], resource["node_name"], peer)
+                for resource in one["response"] if "layer_object" in resource
+                for peer, state in (resource["layer_object"].get("drbd", {}).get("connections") or {}).items()
+                if state["message"] == "Connecting"} if isinstance(one["response"], list) else set()
+        broken = [(name, node, peer) for name, node, peer in lost if (name, peer, node) in lost and node < peer
+                  and self.cluster.online(node) and self.cluster.online(peer)]
+        for name, node, peer in broken:
+            drbd_kernel.lose(self.cluster, name, node, peer)
+        return bool(broken)
+
+    def _properties_set_by_hand(self, step: Step) -> bool:
+        """Take over properties of definitions from earlier recordings that no request of this one speaks of."""
+        assert step.exchange is not None
+        response, changed = step.exchange["response"], False
+        asked = json.dumps([one.get("request") for one in self.recordings[step.path]["exchanges"]])
+        for document in response if isinstance(response, list) else [response]:
+            one = self.cluster.definition(document.get("name", "")) if "resource_group_name" in document else None
+            if one is None or self.makers.get(one.name) == step.path:
+                continue
+            for key in set(document.get("props", {})) - set(one.props):
+                if key not in asked:
+                    one.props[key], changed = document["props"][key], True
+        return changed
+
     def _waited(self, one: dict[str, Any]) -> bool:
         """Tell whether a recorded reading is one that somebody repeated until work was done."""
-        return bool(self.cluster.works) and (one["path"].endswith("/sync-status") or "/clone/" in one["path"]
-                                             or one["path"].endswith("/resources"))
+        return bool(self.cluster.works) and (one["path"].endswith("/sync-status") or "/clone/" in one["path"])
 
 
 class Hosts:
@@ -162,7 +198,7 @@ class Hosts:
             (r"writer\.py", self._writers),
             (r"(?:cat /run/w-|kill \$\(cat /run/hold\.pid)", self._close),
             (rf"dd if=/dev/zero of={DEVICE} bs=(\d+)", self._write),
-            (rf"open\('{DEVICE}','r\+b'.*?<<(\d+)", self._write),
+            (rf"open\('{DEVICE}','r\+b'.*?\((\d+)<<(\d+)", self._write),
             (r"systemctl stop linstor-satellite", self._stop),
             (r"systemctl start linstor-satellite", self._start),
             (r"\(machine killed\)", self._kill),
@@ -240,6 +276,10 @@ class Hosts:
                     drbd_kernel.close_device(self.cluster, name, node)
 
     def _write(self, fact: dict[str, Any], found: re.Match[str]) -> None:
+        one = self.cluster.definition(found.group(1))
+        bytes_ = int(found.group(2)) << int(found.group(3)) if found.re.groups == 3 else int(found.group(2))
+        if one is not None:
+            satellites.wrote(self.cluster, one, 0, max(bytes_ // 1024, 1))
         if self.cluster.openers.get((found.group(1).upper(), fact["node"].upper())) != "rw":
             drbd_kernel.open_device(self.cluster, found.group(1), fact["node"], "rw")
             drbd_kernel.close_device(self.cluster, found.group(1), fact["node"])

@@ -27,7 +27,11 @@ class Usage:
         """Return the free KiB a satellite reports for a pool."""
         if pool.diskless:
             return UNLIMITED
-        return max(pool.total - pool.used_elsewhere - self.allocated.get((pool.node.upper(), pool.name.upper()), 0), 0)
+        used = self.allocated.get((pool.node.upper(), pool.name.upper()), 0)
+        if pool.kind == "LVM_THIN" and used:
+            # LVM tells a percentage with two digits, and never 0 of a pool that has something.
+            used = -int(-pool.total * max(round(100 * used / pool.total, 2), 0.01) // 100)
+        return max(pool.total - pool.used_elsewhere - used, 0)
 
     def estimate(self, pool: Pool) -> int:
         """Return the largest volume that may still be placed: the lower of what free and total space allow.

@@ -60,15 +60,16 @@ def _clone(cluster: Cluster, answer: Answer, source: Definition, name: str, body
     for key in delete:
         made.props.pop(properties.normal(key), None)
     made.clone_of = source.name.upper()
-    made.drbd = drbd.definition_data(cluster, 7) if "DRBD" in layers else None
+    made.drbd = drbd.definition_data(cluster, 7) if "DRBD" in layers or source.drbd else None
     cluster.definitions[made.name.upper()] = made
     for number, volume in source.volumes.items():
-        made.volumes[number] = VolumeDefinition(number, volume.size, props=dict(volume.props))
+        made.volumes[number] = VolumeDefinition(number, volume.size, props=dict(volume.props), flags=list(volume.flags))
         if volume.drbd:
             made.volumes[number].drbd = drbd.volume_definition_data(cluster, made, made.volumes[number])
     drbd.announce_clone(cluster, answer, source, made, override, delete)
     for owner in source.resources.values():
         _copy(cluster, source, made, owner, chosen.get(owner.node.upper()))
+    drbd.cloned(cluster, source, made)
 
 
 def _pools(cluster: Cluster, source: Definition, made: Definition, layers: list[str]) -> dict[str, Pool]:
@@ -94,19 +95,22 @@ def _pools(cluster: Cluster, source: Definition, made: Definition, layers: list[
 
 def _copy(cluster: Cluster, source: Definition, made: Definition, owner: Resource, pool: Any) -> None:
     """Make one replica of the clone from the source's on the same node."""
-    copy = Resource(made, owner.node, list(made.layers or owner.layers), flags=list(owner.flags),
-                    props=dict(owner.props), node_id=owner.node_id)
+    copy = Resource(made, owner.node, list(owner.layers if owner.diskless else made.layers or owner.layers),
+                    flags=list(owner.flags), props=dict(owner.props), node_id=owner.node_id, ports=list(owner.ports),
+                    drbd_flags=list(owner.drbd_flags))
     if pool is not None:
         copy.props["StorPoolName"] = pool.name
     made.resources[owner.node.upper()] = copy
     for number, volume in owner.volumes.items():
         name = pool.name if pool is not None else volume.pool
-        copy.volumes[number] = Volume(number, name, usable=made.volumes[number].size)
+        copy.volumes[number] = Volume(number, name, usable=made.volumes[number].size, state=volume.state,
+                                      allocated=volume.allocated)
         if not owner.diskless:
             where = satellites.content(copy, number)
             if where.node or _first(copy, number):
                 cluster.volumes.clone(satellites.content(owner, number), where)
             kind = satellites.kind_of(cluster, copy, copy.volumes[number])
+            copy.volumes[number].blocks = set(volume.blocks)
             satellites.measure(copy, copy.volumes[number], kind, made.volumes[number].size)
             satellites.attach(cluster, copy, copy.volumes[number])
     satellites.run(cluster, None, copy)

@@ -130,7 +130,8 @@ class Resource:
 
     `known` says whether the satellite has it and reported a state; `failing` is why its satellite cannot apply it.
     Of DRBD, nodes in upper case: `peers` as configured last, those `two_primaries` is allowed with, `outdated` ones,
-    those it is StandAlone from (`strayed`), and those whose reconnection waits for a satellite (`late`).
+    those it is StandAlone from (`strayed`), those whose reconnection waits for a satellite (`late`), and those whose
+    connection broke by itself (`broken`).
     """
 
     definition: "Definition"
@@ -150,6 +151,7 @@ class Resource:
     outdated: set[str] = field(default_factory=set)
     strayed: set[str] = field(default_factory=set)
     late: set[str] = field(default_factory=set)
+    broken: set[str] = field(default_factory=set)
     uuid: str = field(default_factory=new_uuid)
 
     @property

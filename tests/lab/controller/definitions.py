@@ -155,7 +155,7 @@ def modify(cluster: Cluster, request: Request) -> Answer:
     if moved and _tops_up(cluster, request, one):
         return answer
     if changed and one.resources:
-        satellites.refresh(cluster, answer, one)
+        drbd.refresh(cluster, answer, one)
     drbd.manage(cluster, answer, one)
     if override.get("AutoSnapshot/RunEvery"):
         _start_auto_snapshots(cluster, request, one)

@@ -12,6 +12,7 @@ from . import (
     drbd_sizes,
     progress,
     properties,
+    providers,
     quorum,
     resources,
     satellites,
@@ -133,8 +134,10 @@ def adjusted(cluster: Cluster, answer: Optional[Answer], owner: Resource) -> Non
         raise satellites.Failed(f"Failed to adjust DRBD resource {one.name}")
     owner.peers, owner.two_primaries = present, allowed
     owner.late.clear()
+    owner.broken.clear()
     for other in one.resources.values():
         other.late.discard(owner.node.upper())
+        other.broken.discard(owner.node.upper())
     if answer is not None:
         answer.add(RESOURCE | MODIFIED, f"{text} adjusted.")
 
@@ -148,15 +151,18 @@ def _two_primaries(cluster: Cluster, one: Definition, first: str, second: str) -
 def shut_down(cluster: Cluster, answer: Optional[Answer], owner: Resource) -> None:
     """Take the DRBD resource down on its node before its volumes go.
 
-    A device that is open, if only for reading, cannot be: it loses its first connection and stays. Raises Failed.
+    A device that is open, if only for reading, cannot be: it loses connections (without a disk only the first) and
+    stays. Raises Failed.
     """
     if "DRBD" not in owner.layers or not owner.known:
         return
     name = owner.definition.name
     if drbd_kernel.opening(cluster, owner) is not Opening.NO:
         others = [other for other in owner.definition.resources.values() if other.node.upper() in owner.peers]
-        first = min(others, key=lambda other: other.node_id, default=None)
-        owner.peers.discard(first.node.upper() if first else "")
+        if owner.diskless and others:
+            owner.peers.discard(min(others, key=lambda other: other.node_id).node.upper())
+        else:
+            owner.peers.clear()
         raise satellites.Failed(f"Shutdown of the DRBD resource '{name} failed")
     owner.known = False
     if answer is not None:
@@ -171,6 +177,18 @@ def device_size(cluster: Cluster, owner: Resource, kind: str, size: int) -> int:
 def storage_size(owner: Resource, size: int) -> int:
     """Return the KiB the storage below DRBD and LUKS is asked for."""
     return drbd_sizes.on_storage(owner.layers, size, drbd_documents.slots(owner.definition))
+
+
+def head_size(owner: Resource) -> int:
+    """Return the KiB at the start of the storage that the data does not have: LUKS's header."""
+    return drbd_sizes.LUKS_HEADER if "LUKS" in owner.layers else 0
+
+
+def tail_size(owner: Resource, kind: str, size: int) -> int:
+    """Return the KiB at the end of the storage that DRBD keeps for its metadata."""
+    slots = drbd_documents.slots(owner.definition)
+    disk = drbd_sizes.below_drbd(owner.layers, kind, size, slots)
+    return drbd_sizes.metadata(disk, slots) if "DRBD" in owner.layers else 0
 
 
 def backing_path(cluster: Cluster, owner: Resource, volume: Volume) -> Optional[str]:
@@ -217,12 +235,15 @@ def manage(cluster: Cluster, answer: Any, one: Definition) -> Optional[Resource]
 
 
 def bring_up(cluster: Cluster, answer: Answer, one: Definition, new: list[Resource],
-             tie: Optional[Resource] = None) -> None:
-    """Deploy new resources, wait until they are connected, and then the tiebreaker that came with them."""
+             tie: Optional[Resource] = None, from_snapshot: bool = False) -> None:
+    """Deploy new resources, wait until they are connected, and then the tiebreaker that came with them.
+
+    After the first replicas of all, all satellites look once more: one replica has become the source of the rest.
+    """
     if "DRBD" not in {kind for owner in new for kind in owner.layers}:
         satellites.deploy(cluster, answer, one, [owner.node for owner in new])
         return
-    first = not any(owner.known and not owner.diskless for owner in one.resources.values())
+    first = not from_snapshot and not any(owner.known and not owner.diskless for owner in one.resources.values())
     _options(cluster, one, new)
     for group in (new, [tie] if tie is not None else []):
         if not group:
@@ -233,9 +254,8 @@ def bring_up(cluster: Cluster, answer: Answer, one: Definition, new: list[Resour
         for owner in group:
             if owner.node in done and len(one.resources) > 1 and cluster.online(owner.node) and owner.volumes:
                 answer.add(RESOURCE | CREATED, f"Resource '{one.name}' on '{owner.node}' ready")
-    if first:
-        for node in {owner.node for owner in new}:
-            answer.add(MODIFY | RESOURCE | MODIFIED, f"({node}) Resource '{one.name}' [DRBD] adjusted.")
+        if group is new and first:
+            satellites.refresh(cluster, answer, one)
 
 
 def restored(cluster: Cluster, answer: Answer, one: Definition, made: list[Resource], tie: Optional[Resource],
@@ -245,7 +265,7 @@ def restored(cluster: Cluster, answer: Answer, one: Definition, made: list[Resou
         for volume in owner.volumes.values():
             fill(owner, volume)
             volume.state = "UpToDate"
-    bring_up(cluster, answer, one, made, tie)
+    bring_up(cluster, answer, one, made, tie, from_snapshot=True)
     for owner in made:
         answer.add(VOLUME | CREATED, f"({owner.node}) Volume number 0 of resource '{one.name}' created")
 
@@ -262,6 +282,18 @@ def _options(cluster: Cluster, one: Definition, new: list[Resource]) -> None:
         volume.props.setdefault("DrbdOptions/Disk/rs-discard-granularity", granularity)
         volume.props.setdefault("Linstor/Drbd/InitialUptoDateOn", disks[0].node.upper())
         volume.flags = volume.flags if "DRBD_INITIALIZED" in volume.flags else [*volume.flags, "DRBD_INITIALIZED"]
+
+
+def refresh(cluster: Cluster, answer: Answer, one: Definition) -> None:
+    """Let all satellites look at a definition. Those without a disk are first; the first failure ends it."""
+    if not layered(one):
+        satellites.refresh(cluster, answer, one)
+        return
+    for owner in sorted(one.resources.values(), key=lambda found: (cluster.online(found.node), not found.diskless)):
+        satellites.ask(cluster, answer, [owner.node],
+                       lambda node: satellites.look(cluster, answer, one, node))
+        if answer.failed:
+            return
 
 
 def refuse_in_use(cluster: Cluster, one: Definition, text: str) -> None:
@@ -495,6 +527,24 @@ def announce_clone(cluster: Cluster, answer: Any, source: Definition, made: Defi
         answer.add(MODIFIED, f"Disabled start cloning flag {made.name}")
 
 
-def copies_slowly(made: Definition) -> bool:
-    """Tell whether a clone is copied through the crypt layer, so goes on after its request."""
-    return any("LUKS" in owner.layers for owner in made.resources.values())
+def cloned(cluster: Cluster, source: Definition, made: Definition) -> None:
+    """Connect the replicas of a clone. Through LUKS all is copied, block by block, after the request was answered."""
+    if not layered(made):
+        return
+    for owner in made.resources.values():
+        adjusted(cluster, None, owner)
+    if not any("LUKS" in owner.layers for owner in made.resources.values()):
+        return
+    for owner in made.resources.values():
+        for volume in owner.volumes.values():
+            if not owner.diskless:
+                providers.write_chunks(volume, 0, volume.usable - 1)
+    made.flags.append("CLONING")
+    progress.begin(cluster, lambda: _copied(cluster, made))
+
+
+def _copied(cluster: Cluster, made: Definition) -> None:
+    made.flags.remove("CLONING")
+    for owner in made.resources.values():
+        if cluster.online(owner.node):
+            satellites.run(cluster, None, owner)

@@ -83,6 +83,8 @@ def attach(cluster: Cluster, one: Definition, new: list[Resource], then: Callabl
     A disk on a node named in `cluster.stuck` waits for its peers until it is reconnected by hand.
     """
     waiting = False
+    for volume in [volume for owner in new for volume in owner.volumes.values()]:
+        volume.state = "Inconsistent"
     for owner in new:
         for volume in owner.volumes.values():
             pool = cluster.pool(owner.node, volume.pool)

@@ -14,7 +14,7 @@ from .volumes import Opening
 QUORUM = "DrbdOptions/Resource/quorum"
 TWO_PRIMARIES = "DrbdOptions/Net/allow-two-primaries"
 ERROFS, EMEDIUMTYPE, ENODATA = 30, 124, 61
-BEST_SCORE, OWN_DISK = 10100, 1
+BEST_SCORE, OWN_DISK, SYNCING_SCORE = 10100, 1, 10000
 
 
 def under_drbd(one: Definition) -> bool:
@@ -44,6 +44,8 @@ def connection(cluster: Cluster, owner: Resource, peer: str) -> str:
     other = owner.definition.resources.get(peer)
     if peer in owner.strayed:
         return "StandAlone"
+    if peer in owner.broken:
+        return "Connecting"
     me = owner.node.upper()
     if other is None or not other.known or me not in other.peers or me in other.strayed or me in other.late:
         return "Connecting"
@@ -70,6 +72,8 @@ def has_quorum(cluster: Cluster, owner: Resource) -> bool:
     if cluster.effective(one, QUORUM) not in ("majority", "all"):
         return True
     me = owner.node.upper()
+    if "DRBD_DELETE" in owner.flags and not owner.peers:
+        return False
     if owner.strayed or any(me in other.strayed for other in one.resources.values()):
         return owner.diskless
     here = [owner, *connected(cluster, owner)]
@@ -89,7 +93,10 @@ def score(cluster: Cluster, owner: Resource) -> int:
     if not owner.volumes or lonely or not has_quorum(cluster, owner):
         return 0
     copies = sum(up_to_date(other) for other in near)
-    return BEST_SCORE + OWN_DISK + copies if up_to_date(owner) else copies
+    if up_to_date(owner):
+        return BEST_SCORE + OWN_DISK + copies
+    behind = any(volume.state == "Inconsistent" for volume in owner.volumes.values()) and not owner.diskless
+    return copies + (SYNCING_SCORE if behind else 0)
 
 
 def may_promote(cluster: Cluster, owner: Resource) -> bool:
@@ -180,6 +187,14 @@ def join(cluster: Cluster, name: str) -> None:
                     volume.state = "Outdated"
         one.diverged.discard(name.upper())
     satellites.come_back(cluster, name)
+
+
+def lose(cluster: Cluster, name: str, first: str, second: str) -> None:
+    """Let the connection of two nodes break by itself; it comes back when their satellites look at the resource."""
+    one = cluster.definition(name)
+    for node, other in ((first, second), (second, first)):
+        if one is not None and node.upper() in one.resources:
+            one.resources[node.upper()].broken.add(other.upper())
 
 
 def reconnect(cluster: Cluster, name: str, node: str) -> None:

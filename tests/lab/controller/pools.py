@@ -117,6 +117,11 @@ def _register(cluster: Cluster, answer: Answer, node: Node, name: str, kind: str
     pool = cluster.add_pool(node.name, name, kind, total, used_elsewhere=used)
     properties.change(pool.props, answer, POOL, stored)
     pool.props[GRANULARITY] = PROVIDERS[kind].granularity
+    if kind.startswith("LVM"):
+        pool.props["StorDriver/internal/minIoSize"] = "512"
+    if kind == "LVM_THIN":
+        pool.props["StorDriver/internal/lvmthin/thinPoolGranularity"] = "64"
+        pool.props["StorDriver/internal/lvmthin/thinPoolMetadataPercent"] = "10.64"
     return pool
 
 

@@ -366,7 +366,7 @@ def modify_connection(cluster: Cluster, request: Request) -> Answer:
     answer = request.answering(MODIFY | RESOURCE_CONNECTION, {
         "RscDfn": params["resource"], "FirstNode": params["node_a"], "SecondNode": params["node_b"]})
     one = lookup.definition(cluster, params["resource"])
-    ends = [one.resources.get(params[key].upper()) for key in ("node_a", "node_b")]
+    ends = [one.resources.get(lookup.node(cluster, params[key]).name.upper()) for key in ("node_a", "node_b")]
     if None in ends:
         raise properties.unhandled(f"Modification of resource connection between nodes '{params['node_a']}' and "
                                    f"'{params['node_b']}' for resource '{one.name}'", "ImplementationError")

@@ -50,7 +50,7 @@ def restore_volume_definitions(cluster: Cluster, request: Request) -> Answer:
 
 def _volume_definition(cluster: Cluster, target: Definition, number: int, one: Snapshot) -> VolumeDefinition:
     made = VolumeDefinition(number, one.sizes[number])
-    kept = ("DrbdCurrentGi", "Encryption/Passphrase")
+    kept = ("DrbdCurrentGi", "Encryption/Passphrase", "Linstor/Drbd/freeze-block-size")
     made.props = {key: value for key, value in one.volume_props[number].items() if key in kept}
     if "DRBD" in target.layers or "DRBD" in one.layers:
         made.drbd = drbd.volume_definition_data(cluster, target, made)
@@ -102,7 +102,9 @@ def _restore(cluster: Cluster, answer: Answer, source: Definition, one: Snapshot
     if not cluster.version.has("restore_drops_layers"):
         target.props["SequenceNumber"] = one.props["SequenceNumber"]
     else:
-        target.layers = []
+        # The snapshot's stack, which is empty, replaces the definition's; DRBD has data there of its own.
+        drbd_ = any("DRBD" in held["layers"] for held in one.resources.values())
+        target.layers = ["DRBD", "STORAGE"] if drbd_ else []
     made = []
     for key in sorted(one.resources):
         held = one.resources[key]
@@ -157,7 +159,11 @@ def _fill(cluster: Cluster, source: Definition, one: Snapshot, owner: Resource, 
     owner.definition.volumes[volume.number].props.setdefault(
         satellites.GRANULARITY, satellites.providers.PROVIDERS[kind].granularity)
     wipe(volume, size)
+    if kind == "LVM_THIN":
+        held = one.resources.get(owner.node.upper())
+        volume.blocks = set(held["blocks"][volume.number]) if held else set()
     satellites.measure(owner, volume, kind, size)
+    volume.allocated = 0 if kind == "LVM_THIN" else volume.allocated
     satellites.attach(cluster, owner, volume)
     if (owner.definition.name, owner.node, volume.number) in cluster.held:
         # The loop device was open when its file went: it stays, with size 0, until it is made anew.
@@ -172,6 +178,7 @@ def rollback(cluster: Cluster, request: Request) -> Answer:
     """
     owner, one, answer = _rollback_checked(cluster, request)
     former = {key: resource.node for key, resource in owner.resources.items()}
+    diskful = {key for key, resource in owner.resources.items() if not resource.diskless}
     safety_name = "safety-snap-" + "".join(random.choices(string.ascii_letters + string.digits, k=10))
     holders = [resource for resource in owner.resources.values() if not resource.diskless]
     safety = snapshots.record(owner, safety_name, holders) if holders else None
@@ -186,7 +193,7 @@ def rollback(cluster: Cluster, request: Request) -> Answer:
     for key in names.hash_order(former):
         inner = Answer(CREATE | RESOURCE, {**answer.refs, "Node": former[key]}, error_report=cluster.report)
         try:
-            autoplace.provide(cluster, inner, owner, former[key], layer_stack([]), False)
+            autoplace.provide(cluster, inner, owner, former[key], layer_stack([]), key in diskful)
         except Refused as refusal:
             inner.entries.clear()
             inner.refuse(refusal)

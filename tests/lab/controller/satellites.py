@@ -87,11 +87,14 @@ def _apply(cluster: Cluster, answer: Optional[Answer], owner: Resource, volume: 
         return
     if volume.size != wanted.size:
         providers.cut(volume, wanted.size)
+        _touch(owner, volume, kind, wanted.size)
         cluster.volumes.resize(content(owner, volume.number), size_bytes(cluster, owner, kind, wanted.size))
         volume.lost = False
         measure(owner, volume, kind, wanted.size)
         say(answer, owner, volume, kind, MODIFIED, "resized")
     elif volume.lost:
+        measure(owner, volume, kind, wanted.size)
+    elif kind == "LVM_THIN" and owner.known:
         measure(owner, volume, kind, wanted.size)
     elif kind == "FILE_THIN" and "DELETE" not in owner.definition.flags:
         # Taking allocated for usable, this provider "resizes" each volume in every run.
@@ -111,8 +114,29 @@ def _create(cluster: Cluster, owner: Resource, volume: Volume, kind: str, size: 
     else:
         cluster.volumes.create(where, size_bytes(cluster, owner, kind, size))
     providers.wipe(volume, size)
+    if kind == "LVM_THIN":
+        volume.blocks = set()
+    _touch(owner, volume, kind, size)
     measure(owner, volume, kind, size)
+    volume.allocated = 0 if kind == "LVM_THIN" else volume.allocated  # lvs is asked before anything is written
     attach(cluster, owner, volume)
+
+
+def _touch(owner: Resource, volume: Volume, kind: str, size: int) -> None:
+    """Allocate what a satellite writes to a thin LV when it makes or grows it: both ends, LUKS header, metadata."""
+    if kind == "LVM_THIN":
+        end = providers.rounded(kind, drbd.storage_size(owner, size))
+        providers.write_chunks(volume, 0, drbd.head_size(owner) or providers.WIPED - 1)
+        providers.write_chunks(volume, end - (drbd.tail_size(owner, kind, size) or providers.WIPED), end - 1)
+
+
+def wrote(cluster: Cluster, definition: Definition, number: int, size: int) -> None:
+    """Note that somebody wrote the first `size` KiB of a volume; all replicas have them."""
+    for owner in definition.resources.values():
+        volume = owner.volumes.get(number)
+        if volume is not None and volume.size and kind_of(cluster, owner, volume) == "LVM_THIN":
+            start = drbd.head_size(owner)
+            providers.write_chunks(volume, start, start + size - 1)
 
 
 def measure(owner: Resource, volume: Volume, kind: str, size: int) -> None:

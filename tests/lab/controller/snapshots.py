@@ -135,6 +135,7 @@ def record(owner: Definition, name: str, holders: list[Resource]) -> Snapshot:
             "node": held.node, "uuid": new_uuid(), "props": dict(held.props), "layers": list(held.layers),
             "pools": {number: volume.pool for number, volume in held.volumes.items()},
             "volumes": {number: new_uuid() for number in held.volumes},
+            "blocks": {number: set(volume.blocks) for number, volume in held.volumes.items()},
             "volume_props": {number: drbd.volume_props(held, volume) for number, volume in held.volumes.items()},
         } for held in holders},
         definition_props=dict(owner.props),
