@@ -31,7 +31,6 @@ while [ $# -gt 0 ]; do
   if [ -b "$1" ]; then echo "block $size"; elif [ -f "$1" ]; then echo "file $size"; else echo "missing 0"; fi
   shift 2
 done
-command -v nbdcopy >/dev/null && echo nbdcopy
 qemu-img --help 2>/dev/null | grep -q -e target-is-zero && echo target-is-zero
 exit 0
 """
@@ -94,7 +93,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Measured:
-    """Devices of one host as they are, and the copying tools that the host has."""
+    """Devices of one host as they are, and what the host's qemu-img can do."""
 
     ends: tuple[End, ...]
     tools: frozenset[str]
