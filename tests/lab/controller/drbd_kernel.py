@@ -47,7 +47,9 @@ def connection(cluster: Cluster, owner: Resource, peer: str) -> str:
     if peer in owner.broken:
         return "Connecting"
     me = owner.node.upper()
-    if other is None or not other.known or me not in other.peers or me in other.strayed or me in other.late:
+    if other is None or not other.known or me not in other.peers or me in other.strayed:
+        return "Connecting"
+    if me in other.late and primary(cluster, owner):
         return "Connecting"
     return "Connected" if _linked(cluster, owner) and _linked(cluster, other) else "Connecting"
 
@@ -55,8 +57,10 @@ def connection(cluster: Cluster, owner: Resource, peer: str) -> str:
 def connected(cluster: Cluster, owner: Resource) -> Iterator[Resource]:
     """Yield the resources this one is connected to."""
     for peer in sorted(owner.peers):
-        if peer not in owner.late and connection(cluster, owner, peer) == "Connected":
-            yield owner.definition.resources[peer]
+        if connection(cluster, owner, peer) == "Connected":
+            other = owner.definition.resources[peer]
+            if peer not in owner.late or not primary(cluster, other):
+                yield other
 
 
 def up_to_date(owner: Resource) -> bool:
@@ -92,7 +96,7 @@ def score(cluster: Cluster, owner: Resource) -> int:
     lonely = owner.diskless and len(near) < len(owner.peers) and any(primary(cluster, other) for other in near)
     if not owner.volumes or lonely or not has_quorum(cluster, owner):
         return 0
-    copies = sum(up_to_date(other) for other in near)
+    copies = sum(up_to_date(other) and owner.node.upper() not in other.late for other in near)
     if up_to_date(owner):
         return BEST_SCORE + OWN_DISK + copies
     behind = any(volume.state == "Inconsistent" for volume in owner.volumes.values()) and not owner.diskless
@@ -205,7 +209,5 @@ def reconnect(cluster: Cluster, name: str, node: str) -> None:
         return
     for volume in owner.volumes.values():
         volume.state = "UpToDate"
-    # A Primary peer comes back only when its satellite looks at the resource again.
-    for other in one.resources.values():
-        if other is not owner and primary(cluster, other):
-            owner.late.add(other.node.upper())
+    # Its peers count on the new disk, and a Primary is connected, only when their satellites look at it again.
+    owner.late = {other.node.upper() for other in one.resources.values() if other is not owner}

@@ -56,7 +56,7 @@ def _taken_over(cluster: Cluster, answer: Answer, owner: Resource, keep: bool) -
 
 
 def _round(cluster: Cluster, answer: Answer, one: Definition, text: Callable[[str], str],
-           gone: Optional[Callable[[Resource], bool]] = None) -> set[str]:
+           gone: Optional[Callable[[Resource], bool]] = None, said_of_offline: bool = True) -> set[str]:
     """Let all satellites look at a definition; resources that are `gone` are shut down there instead."""
     def work(node: str) -> None:
         owner = one.resources[node.upper()]
@@ -66,7 +66,7 @@ def _round(cluster: Cluster, answer: Answer, one: Definition, text: Callable[[st
             satellites.run(cluster, answer, owner)
 
     return satellites.ask(cluster, answer, [owner.node for owner in one.resources.values()], work,
-                          lambda node: (MODIFIED, text(node)))
+                          lambda node: (MODIFIED, text(node)) if said_of_offline or cluster.online(node) else None)
 
 
 def _remove(cluster: Cluster, answer: Answer, owner: Resource) -> None:
@@ -95,7 +95,8 @@ def _remove(cluster: Cluster, answer: Answer, owner: Resource) -> None:
     answer.add(DELETED, f"Node: {node}, Resource: {one.name} marked for deletion.", details="marked")
     clean_up(cluster, answer, owner)
     if tie is not None:
-        answer.add(INFO | 10004, "Tie breaker marked for deletion")
+        if node.upper() not in one.resources:
+            answer.add(INFO | 10004, "Tie breaker marked for deletion")
         clean_up(cluster, answer, tie)
 
 
@@ -134,7 +135,7 @@ def take_down(cluster: Cluster, answer: Answer, one: Definition) -> bool:
         _mark(diskless)
         names = {owner.node for owner in one.resources.values()}
         done = _round(cluster, answer, one, lambda node: f"Resource '{one.name}' on '{node}' marked for deletion",
-                      lambda owner: owner.diskless)
+                      lambda owner: owner.diskless, said_of_offline=False)
         if done != names:
             return False
         for owner in diskless:

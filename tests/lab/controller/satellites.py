@@ -64,7 +64,7 @@ def run(cluster: Cluster, answer: Optional[Answer], owner: Resource) -> None:
         return
     for number in sorted(owner.volumes):
         _apply(cluster, answer, owner, owner.volumes[number])
-        if "DELETE" in owner.definition.flags:
+        if "DELETE" in owner.definition.flags and "DRBD" not in owner.layers:
             # Nobody measures volumes of a definition that is being deleted.
             owner.volumes[number].allocated = owner.volumes[number].usable = 0
     owner.known = True
