@@ -107,9 +107,7 @@ def _unpacked(world: World, found: Source, settings: Settings, document: str) ->
     return replace(found, head=head, packed=True, exact=None)
 
 
-def _begin(
-    world: World, found: Source, settings: Settings, document: str, *, options: tuple[str, ...] = ()
-) -> bytes:
+def _begin(world: World, found: Source, settings: Settings, document: str, *, options: tuple[str, ...] = ()) -> bytes:
     only = (*options, "-c", str(image_formats.HEAD_BYTES))
     command = download(world, found.word, settings, document, options=only)
     outcome = world.hosts.run(command, seconds=_HEAD_SECONDS, doing=f"fetch the beginning of {found.path}")
