@@ -20,13 +20,18 @@ from .contents import Device
 from .volumes import Volume, Wanted
 
 
-def duplicate(world: World, controller: Controller, source: Definition, wanted: Wanted, mode: str) -> Optional[Volume]:
+def duplicate(
+    world: World, controller: Controller, source: Definition, wanted: Wanted, found: Optional[Definition]
+) -> Optional[Volume]:
     """Make the wanted volume a copy of the source; it stays half-made until `volumes.complete`.
 
-    Arguments: mode, CLONE_MODE.
+    Arguments: found, the definition of the wanted name as it was read, None when there is none.
     Returns None when the complete volume is there already.
     Raises Unsupported when the mode does not work there, with the reason.
     """
+    if found is not None and volumes.settle_name(world, controller, wanted, found):
+        return None
+    mode = wanted.settings.clone_mode
     if mode == "snapshot":
         return _from_snapshot(world, controller, source, wanted)
     if mode == "clone":
@@ -75,12 +80,9 @@ def readable(source: Volume) -> None:
         raise InUse(f"{source.name} is open for writing on {', '.join(writers)}, so a copy would be inconsistent")
 
 
-def _from_snapshot(world: World, controller: Controller, source: Definition, wanted: Wanted) -> Optional[Volume]:
+def _from_snapshot(world: World, controller: Controller, source: Definition, wanted: Wanted) -> Volume:
     """As the driver before this one did, but the snapshot goes as soon as the pool can do without it."""
     marks = {**wanted.marks, STATE: CREATING, RUN: world.run}
-    found = controller.definitions([wanted.name]).get(wanted.name)
-    if volumes.settle_name(world, controller, wanted, found):
-        return None
     with world.undo.by(wanted.name, volumes.discard, world, controller, wanted.name):
         controller.define(wanted.name, wanted.settings, marks)
     # A snapshot of this name is the leftover of a killed run: its definition was replaced above.
@@ -97,10 +99,7 @@ def _from_snapshot(world: World, controller: Controller, source: Definition, wan
     return volumes.look(controller, wanted.name, wanted.settings, wanted.size)
 
 
-def _by_linstor(world: World, controller: Controller, source: Definition, wanted: Wanted) -> Optional[Volume]:
-    found = controller.definitions([wanted.name]).get(wanted.name)
-    if volumes.settle_name(world, controller, wanted, found):
-        return None
+def _by_linstor(world: World, controller: Controller, source: Definition, wanted: Wanted) -> Volume:
     marks = {**wanted.marks, STATE: CREATING, RUN: world.run}
     with world.undo.by(wanted.name, volumes.discard, world, controller, wanted.name):
         controller.clone(source.name, wanted.name, wanted.settings, marks, volumes.inherited(source, marks))

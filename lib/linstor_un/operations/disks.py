@@ -45,13 +45,14 @@ def clone(world: World, request: CloneRequest) -> str:
         settings = _settings(world, target, request.datastore_id)
         require_placement(settings)
         controller = world.connect(settings)
-        source = controller.definitions([request.source]).get(request.source)
+        found = controller.definitions([request.source, name])
+        source = found.get(request.source)
         if source is None:
             raise NotFound(f"{request.source}, the image of disk {disk.id}, does not exist on LINSTOR; check the image")
         size = Kib(max(kib_from_mib(disk.size or Mib(0)), source.size or 0))
         marks = {**_marks(target), ORIGIN: request.source}
         wanted = Wanted(name, size, settings, marks, target.host)
-        volume = copies.duplicate(world, controller, source, wanted, settings.clone_mode)
+        volume = copies.duplicate(world, controller, source, wanted, found.get(name))
         _hand_over(world, controller, wanted, volume, target)
     return ""
 

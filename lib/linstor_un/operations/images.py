@@ -89,12 +89,13 @@ def clone(world: World, request: ImageCloneRequest) -> str:
     name = image_definition(request.image_id)
     with world.locks.hold(name):
         controller = world.connect(settings)
-        source = controller.definitions([request.source]).get(request.source)
+        found = controller.definitions([request.source, name])
+        source = found.get(request.source)
         if source is None:
             raise NotFound(f"{request.source}, the image to clone, does not exist on LINSTOR; check IMAGE/PATH")
         size = Kib(max(source.size or 0, kib_from_mib(request.size)))
         wanted = Wanted(name, size, settings, _marks(request.image_id, request.image))
-        if copies.duplicate(world, controller, source, wanted, settings.clone_mode) is not None:
+        if copies.duplicate(world, controller, source, wanted, found.get(name)) is not None:
             volumes.complete(world, controller, name)
     return f"{by_res(name)} raw"
 
