@@ -70,15 +70,19 @@ class Oned:
 
     def monitor(self, datastore: str, *, vm_disks: bool = False, mad: str = "linstor_un") -> Outcome:
         """Monitor a datastore; a system datastore (TYPE 1) goes to tm/<mad>/monitor with two more elements."""
+        return self.finish(self.start_monitor(datastore, vm_disks=vm_disks, mad=mad))
+
+    def start_monitor(self, datastore: str, *, vm_disks: bool = False, mad: str = "linstor_un") -> Running:
+        """As `monitor`, without waiting for the end."""
         if _text(datastore, "TYPE") != "1":
-            return self.ds("monitor", datastore=datastore, mad=mad)
+            return self.start_ds("monitor", datastore=datastore, mad=mad)
         extra = (
             "<DATASTORE_LOCATION>/var/lib/one//datastores</DATASTORE_LOCATION>"
             f"<MONITOR_VM_DISKS>{int(vm_disks)}</MONITOR_VM_DISKS>"
         )
         message = f"<DS_DRIVER_ACTION_DATA>{datastore}{extra}</DS_DRIVER_ACTION_DATA>"
         number = int(_text(datastore, "ID"))
-        return self.finish(self._datastore(self.remotes / "tm" / mad / "monitor", message, number, None))
+        return self._datastore(self.remotes / "tm" / mad / "monitor", message, number, None)
 
     def tm(self, action: str, *arguments: Union[str, int], mad: str = "linstor_un", stdin: str = "") -> Outcome:
         """Run tm/<mad>/<action>, or the name without its last suffix when that does not exist, as one_tm does."""

@@ -1,0 +1,142 @@
+"""The actions, each with the scene it is called in and what it may change there."""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lab.hosts import facts
+from lab.matrix import scene
+from lab.matrix.scene import BRIDGE, DOOMED, HOST, NEW, PERSISTENT, SOURCE, SYSTEM_DIRECTORY, VM, Scene, device
+from lab.oned import documents
+from lab.oned.process import Running
+from lab.site import Site
+
+VERSION = "7.4.0"
+IMAGE_FILES = Path("/var/tmp/import")
+DISK = f"one-vm-{VM}-disk-0"
+_PLAIN_SOURCE = scene.image(SOURCE, snapshots=("one-vm-70-disk-3",))
+_OWN_DISK = scene.Volume(
+    DISK, {**scene.vm_marks(VM, 0), "ORIGIN": f"one-image-{SOURCE}"}, attached=(HOST,), snapshots=("snapshot-0",)
+)
+_FREE_PERSISTENT = scene.image(PERSISTENT)
+_USED_PERSISTENT = scene.Volume(
+    f"one-image-{PERSISTENT}", {"IMAGE_ID": str(PERSISTENT), **scene.vm_marks(VM, 2)}, attached=(HOST,)
+)
+
+
+@dataclass(frozen=True)
+class Action:
+    """An action of the matrix.
+
+    `start` calls it; `changes` are the definitions, and beginnings of paths on hosts, that it is about;
+    `copies` names the volume that has what another one (or an image file, by its digest's name) has after it.
+    """
+
+    name: str
+    start: Callable[[Site], Running]
+    scene: Scene
+    changes: frozenset[str]
+    copies: tuple[str, str] = ("", "")
+    going: bool = False
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+def make_image_files() -> None:
+    """Make the files that images are made from, readable for everybody."""
+    IMAGE_FILES.mkdir(exist_ok=True)
+    raw = IMAGE_FILES / "image.raw"
+    with open(raw, "wb") as file:
+        file.truncate(8 << 20)
+    facts.fill(raw, "import", 300_000)
+    facts.fill(raw, "import end", 100_000, start=5 << 20)
+    (IMAGE_FILES / "image.raw.gz").write_bytes(gzip.compress(raw.read_bytes(), 1))
+    convert = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(IMAGE_FILES / "image.qcow2")]
+    subprocess.run(convert, check=True, capture_output=True)
+    for path in IMAGE_FILES.iterdir():
+        path.chmod(0o644)
+
+
+def _tm(action: str, *words: object) -> Callable[[Site], Running]:
+    return lambda site: site.oned.start_tm(action, *(str(word) for word in words))
+
+
+def _ds(action: str, number: int, **image: object) -> Callable[[Site], Running]:
+    text = documents.image(VERSION, number, size=8, **image)  # type: ignore[arg-type]
+    return lambda site: site.oned.start_ds(action, text, site.image_datastore)
+
+
+def _disk(number: int) -> str:
+    return f"{HOST}:/var/lib/one//datastores/101/{VM}/disk.{number}"
+
+
+def _source(number: int) -> str:
+    return f"frontend:{device(f'one-image-{number}')}"
+
+
+def _path(number: int) -> str:
+    return f"{SYSTEM_DIRECTORY}/{VM}/disk.{number}"
+
+
+def _empty(*volumes: scene.Volume) -> Scene:
+    return scene.scene(*volumes, files={})
+
+
+def _clone(name: str, mode: str, source: scene.Volume) -> Action:
+    start = _tm("clone", _source(SOURCE), _disk(0), VM, 100)
+    return Action(
+        name, start, _empty(source), frozenset({DISK, _path(0)}), (DISK, f"one-image-{SOURCE}"),
+        attributes={"CLONE_MODE": mode},
+    )
+
+
+def _import(name: str, file: str) -> Action:
+    start = _ds("cp", NEW, path=str(IMAGE_FILES / file))
+    new = f"one-image-{NEW}"
+    return Action(name, start, _empty(), frozenset({new}), (new, "image.raw"))
+
+
+def actions() -> list[Action]:
+    """Return all actions."""
+    new, used = f"one-image-{NEW}", f"one-image-{PERSISTENT}"
+    own = scene.scene(_OWN_DISK, files={(HOST, _path(0)): f"-> {device(DISK)}"})
+    linked = scene.scene(_USED_PERSISTENT, files={(HOST, _path(2)): f"-> {device(used)}"})
+    directory = scene.scene(files={(HOST, f"{SYSTEM_DIRECTORY}/{VM}/deployment.0"): "x", (HOST, _path(4)): "y"})
+    in_use = scene.image(SOURCE, attached=(BRIDGE,), snapshots=("one-vm-70-disk-3",))
+    doomed = scene.image(DOOMED, snapshots=("snapshot-1",))
+    delete = frozenset({DISK, _path(0)})
+    let_go = frozenset({used, _path(2)})
+    return [
+        Action("stat", _ds("stat", NEW, path=str(IMAGE_FILES / "image.raw.gz")), _empty(), frozenset()),
+        _import("cp raw", "image.raw"),
+        _import("cp qcow2", "image.qcow2"),
+        Action("mkfs", _ds("mkfs", NEW, format="raw", fs="ext4"), _empty(), frozenset({new})),
+        Action("image clone", _ds("clone", NEW, path=device(f"one-image-{SOURCE}")), _empty(_PLAIN_SOURCE),
+               frozenset({new}), (new, f"one-image-{SOURCE}")),
+        Action("rm", _ds("rm", DOOMED, source=device(f"one-image-{DOOMED}")), _empty(doomed),
+               frozenset({f"one-image-{DOOMED}"})),
+        Action("monitor", lambda site: site.oned.start_ds("monitor", datastore=site.image_datastore), _empty(),
+               frozenset()),
+        _clone("clone copy", "copy", _PLAIN_SOURCE),
+        _clone("clone copy, source in use", "copy", in_use),
+        _clone("clone snapshot", "snapshot", _PLAIN_SOURCE),
+        _clone("clone clone", "clone", _PLAIN_SOURCE),
+        Action("ln", _tm("ln", _source(PERSISTENT), _disk(2), VM, 100), _empty(_FREE_PERSISTENT), let_go),
+        Action("mkimage", _tm("mkimage", 16, "raw", _disk(3), VM, 101), _empty(),
+               frozenset({f"one-vm-{VM}-disk-3", _path(3)})),
+        Action("mkswap", _tm("mkswap", 16, _disk(1), VM, 101), _empty(), frozenset({f"one-vm-{VM}-disk-1", _path(1)})),
+        Action("context", _tm("context", IMAGE_FILES / "image.raw.gz", _disk(4), VM, 101), _empty(),
+               frozenset({_path(4)})),
+        Action("delete disk", _tm("delete", _disk(0), VM, 101), own, delete, going=True),
+        Action("delete disk, snapshot mode", _tm("delete", _disk(0), VM, 101), own, delete, going=True,
+               attributes={"CLONE_MODE": "snapshot"}),
+        Action("delete linked disk", _tm("delete", _disk(2), VM, 101), linked, let_go, going=True),
+        Action("delete directory", _tm("delete", f"{HOST}:{SYSTEM_DIRECTORY}/{VM}", VM, 101), directory,
+               frozenset({f"{SYSTEM_DIRECTORY}/{VM}/"}), going=True),
+        Action("mvds", _tm("mvds", _disk(2), device(used), VM, 100), linked, let_go, going=True),
+        Action("tm monitor", lambda site: site.oned.start_monitor(site.system_datastore, vm_disks=True), own,
+               frozenset()),
+    ]
