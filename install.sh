@@ -112,7 +112,7 @@ make_environment() { # PYTHON DIRECTORY NAME...
     local python=$1 directory=$2 wanted stamp
     shift 2
     wanted=$(requirements "$python" "$@") || return 1
-    stamp=$(printf '%s\n' "$wanted" "$("$python" -V)" "$directory" | sha256sum | cut -d' ' -f1)
+    stamp=$(environment_stamp "$python" "$directory" "$wanted")
     [ "$(cat "$directory/requirements.sha256" 2>/dev/null)" = "$stamp" ] && return 0
     say "setting up Python packages in $directory"
     # One that was made by another Python, or was copied from elsewhere, cannot be repaired.
@@ -122,6 +122,11 @@ make_environment() { # PYTHON DIRECTORY NAME...
     quietly "install $(echo $wanted)" "$directory/bin/python" -m pip install --disable-pip-version-check $wanted ||
         return 1
     printf '%s\n' "$stamp" >"$directory/requirements.sha256"
+}
+
+# Prints what changes when an environment has to be made anew.
+environment_stamp() { # PYTHON DIRECTORY REQUIREMENTS
+    printf '%s\n' "$3" "$("$1" -V)" "$2" | sha256sum | cut -d' ' -f1
 }
 
 # ---- where OpenNebula is --------------------------------------------------------------------------------------------
