@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from lab import replay
 from lab.hosts import isolation
-from lab.oned.recordings import Call, Recording, recordings
+from lab.oned.recordings import Call, Recording, read_recording
 from lab.replaying import contents, judge
 from lab.replaying.needs import Needs
 from lab.replaying.snapshot import Definition, Snapshot, differences
@@ -30,7 +30,8 @@ def lab() -> Iterator[replay.Lab]:
 
 
 def recording(version: str, scenario: str) -> Recording:
-    (found,) = [item for item in recordings(DATA / version) if item.path.name == f"{scenario}.json.gz"]
+    found = read_recording(DATA / version / f"{scenario}.json.gz")
+    assert found is not None
     return found
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Optional
 
 from lab.hosts import Hosts, LabUnavailable, LoopVolumes
-from lab.oned.recordings import Call, Recording, recordings
+from lab.oned.recordings import Call, Recording, read_recording, recordings
 from lab.opennebula.frontend import REPOSITORY
 from lab.opennebula.interpreter import open_the_way
 from lab.replaying import effects, facts
@@ -58,12 +58,11 @@ class Lab:
         self.volumes.close()
         self.hosts.close()
 
-    def replay(self, recording: Recording, from_seq: int = 0) -> list[Verdict]:
-        """Replay one recording from its start; verdicts of calls before `from_seq` are dropped."""
+    def replay(self, recording: Recording) -> list[Verdict]:
+        """Replay one recording from its start."""
         with World(recording, self.hosts, self.volumes, self.linstor_version) as world:
             needs = Needs(world, recording)
-            verdicts = [self._call(world, needs, call) for call in recording.calls]
-        return [verdict for verdict in verdicts if verdict.seq >= from_seq]
+            return [self._call(world, needs, call) for call in recording.calls]
 
     def _call(self, world: World, needs: Needs, call: Call) -> Verdict:
         if call.vm_document:
@@ -113,7 +112,8 @@ def _start(linstor_version: str, actions: Optional[set[str]]) -> None:
 
 def _replay_file(path: str) -> tuple[str, list[Verdict]]:
     assert _lab is not None
-    (recording,) = [item for item in recordings(Path(path).parent) if str(item.path) == path]
+    recording = read_recording(Path(path))
+    assert recording is not None
     return path, _lab.replay(recording)
 
 

@@ -55,12 +55,16 @@ def recordings(directory: Path) -> Iterator[Recording]:
     """
     for path in sorted(directory.rglob("*.json*")):
         if path.name.endswith((".json", ".json.gz")):
-            data = json.loads(_read(path))
-            if "calls" in data:
-                yield _recording(path, data)
+            recording = read_recording(path)
+            if recording:
+                yield recording
 
 
-def _recording(path: Path, data: dict[str, Any]) -> Recording:
+def read_recording(path: Path) -> Optional[Recording]:
+    """Return the recording in a file, None when the file holds something else."""
+    data = json.loads(_read(path))
+    if not isinstance(data, dict) or "calls" not in data:
+        return None
     documents = data.get("vm_documents", {})
     known = {"seq", "kind", "driver", "action", "script", "argv", "stdin", "stdin_encoding", "host", "vm_id"}
     calls = [
