@@ -16,7 +16,7 @@ from typing import Any, Callable, Iterator, Optional
 
 from lab import conform
 from lab.controller import drbd_kernel, progress, satellites
-from lab.controller.cluster import Cluster
+from lab.controller.cluster import Cluster, Group
 
 NAME = re.compile(r"/resource-definitions/([^/]+)|/clone/([^/]+)")
 NAME_KEYS = ("name", "resource_definition_name", "to_resource", "resource_name")
@@ -154,7 +154,8 @@ class History(conform.Replay):
         verdict = self._exchange(step.exchange)
         if step.exchange["status"] is None:  # the client gave up on the slow emulation, the controller did not
             verdict = conform.Verdict("same")
-        if verdict.kind == "differ" and step.exchange["method"] == "GET" and self._catch_up(step):
+        reading = step.exchange["method"] == "GET" or step.exchange["path"].startswith("/v1/queries/")
+        if verdict.kind == "differ" and reading and self._catch_up(step):
             verdict = self._exchange(step.exchange)
         self.found[step.path][step.place] = verdict
         self.hosts.after()
@@ -165,7 +166,10 @@ class History(conform.Replay):
         if self._waited(step.exchange):
             progress.complete(self.cluster)
             return True
-        return self._connections_broke(step.exchange) or self._properties_set_by_hand(step)
+        if self._groups_made_by_hand(step.exchange):
+            return True
+        return self._connections_broke(step.exchange) or self._properties_set_by_hand(step) or \
+            self._disks_toggled_by_hand(step)
 
     def _connections_broke(self, one: dict[str, Any]) -> bool:
         """Break connections that both ends report as broken though both nodes are up: the emulated network did it."""
@@ -192,6 +196,30 @@ class History(conform.Replay):
                 if key not in asked:
                     one.props[key], changed = document["props"][key], True
         return changed
+
+    def _disks_toggled_by_hand(self, step: Step) -> bool:
+        """Note which diskless resources of earlier recordings had a disk once: they show one link too many."""
+        assert step.exchange is not None
+        changed, response = False, step.exchange["response"]
+        for document in response if isinstance(response, list) else []:
+            one = self.cluster.definition(document.get("name", ""))
+            owner = one.resources.get(document.get("node_name", "").upper()) if one else None
+            for volume in document.get("volumes", []) if one and self.makers.get(one.name) != step.path else []:
+                links = sum(key.startswith("Satellite/Device/Symlinks/") for key in volume.get("props", {}))
+                if owner is not None and owner.diskless and owner.volumes[volume["volume_number"]].links < links:
+                    owner.volumes[volume["volume_number"]].links, changed = links, True
+        return changed
+
+    def _groups_made_by_hand(self, one: dict[str, Any]) -> bool:
+        """Make groups that only an answer about all groups knows."""
+        result = one["response"].get("result", {}) if isinstance(one["response"], dict) else {}
+        unknown = [name for name in result if self.cluster.group(name) is None]
+        for name in unknown:
+            places = result[name]["space_info"].get("next_spawn_result", [])
+            pools = sorted({place["stor_pool_name"] for place in places})
+            self.cluster.groups[name.upper()] = Group(name, select={"place_count": len(places),
+                                                                    "storage_pool_list": pools})
+        return bool(unknown)
 
     def _waited(self, one: dict[str, Any]) -> bool:
         """Tell whether a recorded reading is one that somebody repeated until work was done."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Iterable
 
-from .cluster import UNLIMITED, Cluster, Pool
+from .cluster import UNLIMITED, Cluster, Pool, Snapshot
+from .providers import CHUNK
 
 DEFAULT_THIN_RATIO = 20.0
 
@@ -16,18 +17,34 @@ class Usage:
         self.cluster = cluster
         self.allocated: dict[tuple[str, str], int] = {}
         self.reserved: dict[tuple[str, str], int] = {}
+        self.chunks: dict[tuple[str, str], set[int]] = {}
         for definition in cluster.definitions.values():
             for node, resource in definition.resources.items():
                 for volume in resource.volumes.values():
                     key = (node, volume.pool.upper())
                     self.allocated[key] = self.allocated.get(key, 0) + max(volume.allocated, 0)
                     self.reserved[key] = self.reserved.get(key, 0) + volume.usable
+                    if volume.chunks:
+                        self.chunks.setdefault(key, set()).update(volume.chunks.values())
+            for snapshot in definition.snapshots.values():
+                self._count_snapshot(cluster, snapshot)
+
+    def _count_snapshot(self, cluster: Cluster, one: Snapshot) -> None:
+        """Count a snapshot on thin LVs: what it has alone, and for placement twice its size, as LINSTOR does."""
+        for node, held in one.resources.items():
+            for number, name in held["pools"].items():
+                pool = cluster.pool(node, name)
+                if pool is not None and pool.kind == "LVM_THIN":
+                    key = (node, name.upper())
+                    self.chunks.setdefault(key, set()).update(held["chunks"][number].values())
+                    self.reserved[key] = self.reserved.get(key, 0) + 2 * int(held["sizes"][number])
 
     def free(self, pool: Pool) -> int:
         """Return the free KiB a satellite reports for a pool."""
         if pool.diskless:
             return UNLIMITED
-        used = self.allocated.get((pool.node.upper(), pool.name.upper()), 0)
+        key = (pool.node.upper(), pool.name.upper())
+        used = CHUNK * len(self.chunks.get(key, ())) if pool.kind == "LVM_THIN" else self.allocated.get(key, 0)
         if pool.kind == "LVM_THIN" and used:
             # LVM tells a percentage with two digits, and never 0 of a pool that has something.
             used = -int(-pool.total * max(round(100 * used / pool.total, 2), 0.01) // 100)

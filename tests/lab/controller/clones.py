@@ -110,7 +110,7 @@ def _copy(cluster: Cluster, source: Definition, made: Definition, owner: Resourc
             if where.node or _first(copy, number):
                 cluster.volumes.clone(satellites.content(owner, number), where)
             kind = satellites.kind_of(cluster, copy, copy.volumes[number])
-            copy.volumes[number].blocks = set(volume.blocks)
+            copy.volumes[number].chunks = dict(volume.chunks)
             satellites.measure(copy, copy.volumes[number], kind, made.volumes[number].size)
             satellites.attach(cluster, copy, copy.volumes[number])
     satellites.run(cluster, None, copy)

@@ -106,7 +106,8 @@ class VolumeDefinition:
 class Volume:
     """What a satellite holds for one volume: sizes in KiB as it last reported them.
 
-    `size` is 0 until it is deployed; `blocks` are the allocated 4 KiB blocks of a thin FILE volume; `dead` is a
+    `size` is 0 until it is deployed; `blocks` are the allocated 4 KiB blocks of a thin FILE volume; `chunks` those of
+    a thin LV, by place, with a number for their content; `links` how many links udev ever made to its DRBD device; `dead` is a
     loop device whose file went away under an open handle; `lost` one that was detached behind the satellite's back.
     """
 
@@ -116,6 +117,8 @@ class Volume:
     allocated: int = -1
     usable: int = 0
     blocks: set[int] = field(default_factory=set)
+    chunks: dict[int, int] = field(default_factory=dict)
+    links: int = 0
     device: Optional[str] = None
     dead: bool = False
     lost: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import lookup, names, properties
+from . import lookup, names, properties, satellites
 from .answers import (
     CONTROLLER,
     CREATE,
@@ -199,6 +199,9 @@ def create_passphrase(cluster: Cluster, request: Request) -> Answer:
         raise Refused(ERROR | 512, "Could not create new crypt passphrase as it already exists")
     cluster.passphrase, cluster.unlocked = new, True
     answer.add(CREATED, "Crypt passphrase created.")
+    for one in cluster.sorted_definitions():
+        satellites.refresh(cluster, answer, one, lambda node, name=one.name: (
+            MODIFIED, f"Updated resource definition {name}"))
     return answer
 
 

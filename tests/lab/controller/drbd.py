@@ -151,18 +151,20 @@ def _two_primaries(cluster: Cluster, one: Definition, first: str, second: str) -
 def shut_down(cluster: Cluster, answer: Optional[Answer], owner: Resource) -> None:
     """Take the DRBD resource down on its node before its volumes go.
 
-    A device that is open, if only for reading, cannot be: it loses connections (without a disk only the first) and
-    stays. Raises Failed.
+    A device that is open cannot be. With readers only it loses connections first (without a disk just one of them).
+    Raises Failed.
     """
     if "DRBD" not in owner.layers or not owner.known:
         return
     name = owner.definition.name
-    if drbd_kernel.opening(cluster, owner) is not Opening.NO:
+    held = drbd_kernel.opening(cluster, owner)
+    if held is Opening.READ:
         others = [other for other in owner.definition.resources.values() if other.node.upper() in owner.peers]
         if owner.diskless and others:
             owner.peers.discard(min(others, key=lambda other: other.node_id).node.upper())
         else:
             owner.peers.clear()
+    if held is not Opening.NO:
         raise satellites.Failed(f"Shutdown of the DRBD resource '{name} failed")
     owner.known = False
     if answer is not None:

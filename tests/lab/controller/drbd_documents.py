@@ -115,10 +115,15 @@ def volume_state(cluster: Cluster, owner: Resource, one: Volume) -> dict[str, An
 
 
 def symlinks(owner: Resource, one: Volume) -> dict[str, str]:
-    """Return the properties with the links udev makes to a DRBD device: by the disk below, and by resource."""
-    name = owner.definition.name
-    links = [f"/dev/drbd/by-res/{name}/{one.number}"]
+    """Return the properties with the links udev makes to a DRBD device: by the disk below, and by resource.
+
+    A device that lost its disk has one link less, but LINSTOR keeps the last property.
+    """
+    by_resource = f"/dev/drbd/by-res/{owner.definition.name}/{one.number}"
+    links = [by_resource]
     if not owner.diskless:
         below = crypt_path(owner, one) if "LUKS" in owner.layers else one.device or ""
         links.insert(0, "/dev/drbd/by-disk/" + below[len("/dev/"):])
+    one.links = max(one.links, len(links))
+    links += [by_resource] * (one.links - len(links))
     return {f"Satellite/Device/Symlinks/{place}": link for place, link in enumerate(links)}

@@ -98,8 +98,9 @@ def change(props: dict[str, str], answer: Answer, obj: int, override: dict[str, 
     if override:
         answer.add(CREATE | obj | CREATED, "Successfully set property key(s): " + ",".join(override))
         for key, value in override.items():
-            changed |= props.get(normal(key)) != value
-            props[normal(key)] = value
+            stored = _as_stored(key, value)
+            changed |= props.get(normal(key)) != stored
+            props[normal(key)] = stored
     if delete:
         answer.add(DELETE | obj | DELETED, "Successfully deleted property key(s): " + ",".join(sorted(delete)))
         for key in delete:
@@ -110,6 +111,12 @@ def change(props: dict[str, str], answer: Answer, obj: int, override: dict[str, 
             del props[key]
             changed = True
     return changed
+
+
+def _as_stored(key: str, value: str) -> str:
+    """Return a value as LINSTOR keeps it: true and false in lower case where the key is of that type."""
+    found = next(iter(_tables().values()))["definition"].get(key, {})
+    return value.lower() if found.get("prop_type") == "boolean_true_false" else value
 
 
 def matches(props: dict[str, str], terms: list[str]) -> bool:

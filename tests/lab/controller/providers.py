@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from .cluster import Volume
@@ -31,6 +32,9 @@ PROVIDERS = {
 }
 
 
+_contents = itertools.count(1)
+
+
 def rounded(kind: str, size: int) -> int:
     """Return the size a volume of `size` KiB really gets on a provider."""
     extent = PROVIDERS[kind].extent
@@ -39,14 +43,15 @@ def rounded(kind: str, size: int) -> int:
 
 def write_chunks(volume: Volume, first: int, last: int) -> None:
     """Mark what a thin LV has allocated after KiB `first` to `last` of it were written."""
-    volume.blocks |= set(range(first // CHUNK, last // CHUNK + 1))
+    for place in range(first // CHUNK, last // CHUNK + 1):
+        volume.chunks[place] = next(_contents)
 
 
 def chunks_reported(volume: Volume) -> int:
     """Return the KiB a satellite computes from the percentage with two digits that lvs shows of a thin LV."""
     if not volume.usable:
         return 0
-    return int(float(f"{100 * CHUNK * len(volume.blocks) / volume.usable:.2f}") * volume.usable / 100)
+    return int(float(f"{100 * CHUNK * len(volume.chunks) / volume.usable:.2f}") * volume.usable / 100)
 
 
 def wipe(volume: Volume, size: int) -> None:

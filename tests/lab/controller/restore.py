@@ -161,7 +161,7 @@ def _fill(cluster: Cluster, source: Definition, one: Snapshot, owner: Resource, 
     wipe(volume, size)
     if kind == "LVM_THIN":
         held = one.resources.get(owner.node.upper())
-        volume.blocks = set(held["blocks"][volume.number]) if held else set()
+        volume.chunks = dict(held["chunks"][volume.number]) if held else {}
     satellites.measure(owner, volume, kind, size)
     volume.allocated = 0 if kind == "LVM_THIN" else volume.allocated
     satellites.attach(cluster, owner, volume)

@@ -115,7 +115,7 @@ def _create(cluster: Cluster, owner: Resource, volume: Volume, kind: str, size: 
         cluster.volumes.create(where, size_bytes(cluster, owner, kind, size))
     providers.wipe(volume, size)
     if kind == "LVM_THIN":
-        volume.blocks = set()
+        volume.chunks = {}
     _touch(owner, volume, kind, size)
     measure(owner, volume, kind, size)
     volume.allocated = 0 if kind == "LVM_THIN" else volume.allocated  # lvs is asked before anything is written
@@ -261,7 +261,7 @@ def come_back(cluster: Cluster, name: str, caught_up: bool = True) -> None:
     node.online, node.behind = True, True
     # It reports resource by resource, in the order of names.
     for place, owner in enumerate(cluster.resources_on(name)):
-        owner.known = owner.known and place == 0 and not owner.deleting
+        owner.known = owner.known and ("DRBD" in owner.layers or (place == 0 and not owner.deleting))
     if caught_up:
         settle(cluster, name)
 
