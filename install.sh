@@ -333,19 +333,18 @@ prepare_lab() { # NAME...
 }
 
 # Runs a command of the checkout in namespaces of its own where the user is root, so that it cannot leave anything
-# on the machine. The lab's oneadmin is no root: a checkout that only root can reach is shown to it elsewhere.
+# on the machine; whatever ends this shell ends all of it. The lab's oneadmin is no root: a checkout that only root
+# can reach is shown to it elsewhere.
 in_lab() { # DIRECTORY COMMAND...
-    local directory=$1 scratch result isolate=()
+    local directory=$1 isolate=()
     shift
     if is_root && unshare --mount --net --pid --ipc --uts --fork true 2>/dev/null; then
         reachable "$PROJECT" || isolate=(unshare --mount bash -c "$SHOW_CHECKOUT" bash "$PROJECT")
         isolate+=("$PROJECT/.venv/bin/python" -c "$CONTAINED")
     fi
     scratch=$(mktemp -d) && chmod 755 "$scratch" || return 1
-    (cd "$directory" && TMPDIR=$scratch exec ${isolate[@]+"${isolate[@]}"} "$@")
-    result=$?
-    rm -rf "$scratch"
-    return $result
+    trap 'rm -rf "$scratch"' EXIT
+    env -C "$directory" TMPDIR="$scratch" setpriv --pdeathsig KILL ${isolate[@]+"${isolate[@]}"} "$@"
 }
 
 CONTAINED='import sys; from lab.hosts import isolation; sys.exit(isolation.contained(sys.argv[1:]))'

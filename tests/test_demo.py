@@ -1,4 +1,4 @@
-"""The demo's honesty: what it leaves out, and what it says when something is wrong. The README's test shows it whole."""
+"""The demo's honesty: what it leaves out, and what it says when something is wrong."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_an_ordinary_user_sees_what_needs_no_hosts_and_why_the_rest_is_left_out(
 
 def test_a_check_that_does_not_hold_ends_the_demo() -> None:
     with pytest.raises(Wrong, match="this does not hold: two is one"):
-        Screen().check(2 == 1, "two is one")
+        Screen().check(False, "two is one")
 
 
 def test_a_failed_demo_has_an_exit_code_and_its_reason(capsys: pytest.CaptureFixture[str]) -> None:

@@ -241,7 +241,7 @@ def _whole(screen: Screen) -> int:
     os.close(writing)
     token = os.read(reading, 100).decode()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if code:
+    if code or not token:
         return code
     deadline = time.monotonic() + _PATIENCE
     left = leftovers(token)
