@@ -189,21 +189,26 @@ can_import() { # PYTHON
     done
 }
 
-# The driver before this one is a set of bash scripts around linstor_utils.sh. Scripts that no successor replaces
-# would stop working half-way without that file, so they go too; all of them are kept in an archive.
+# The driver before this one is a set of bash scripts around linstor_utils.sh. Its scripts that no successor
+# replaces go on working with that file, so those stay; all of them are kept in an archive.
 retire_old_driver() {
-    local old=$remotes/datastore/linstor_un/linstor_utils.sh archive=$home/linstor_un-1.8.2.tar.gz script
+    local old=$remotes/datastore/linstor_un/linstor_utils.sh archive=$home/linstor_un-1.8.2.tar.gz script kept=0
     [ -e "$old" ] || return 0
-    scripts_in "$remotes" | tar -C "$remotes" -czf "$archive" -T - ||
-        fail "the old driver could not be saved to $archive; nothing was changed"
-    say "upgrading from the bash driver 1.8.2, which is kept in $archive"
-    scripts_in "$remotes" | while read -r script; do
-        if grep -q linstor_utils.sh "$remotes/$script"; then
-            [ -e "$PROJECT/$script" ] || say "  removed without a successor: $script"
+    if [ ! -e "$archive" ]; then
+        scripts_in "$remotes" | tar -C "$remotes" -czf "$archive" -T - ||
+            fail "the old driver could not be saved to $archive; nothing was changed"
+        say "upgrading from the bash driver 1.8.2, which is kept in $archive"
+    fi
+    while read -r script; do
+        grep -q linstor_utils.sh "$remotes/$script" || continue
+        if [ -e "$PROJECT/$script" ]; then
             rm -f "$remotes/$script"
+        else
+            say "  kept from 1.8.2, as this version has no successor for it: $script"
+            kept=1
         fi
-    done
-    rm -f "$old"
+    done < <(scripts_in "$remotes")
+    [ "$kept" = 1 ] || rm -f "$old"
 }
 
 copy_trees() {

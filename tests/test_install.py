@@ -160,9 +160,9 @@ def test_the_bash_driver_is_replaced_in_place_and_kept_in_an_archive(location: P
     remotes = location / "var/remotes"
     said = install(location)
     assert "upgrading from the bash driver 1.8.2" in said
-    assert "removed without a successor: tm/linstor_un/mv_nobody_needs" in said
-    assert not (remotes / "datastore/linstor_un/linstor_utils.sh").exists()
-    assert not (remotes / "tm/linstor_un/mv_nobody_needs").exists()
+    assert "kept from 1.8.2, as this version has no successor for it: tm/linstor_un/mv_nobody_needs" in said
+    assert (remotes / "datastore/linstor_un/linstor_utils.sh").exists(), "what is kept needs it"
+    assert (remotes / "tm/linstor_un/mv_nobody_needs").exists()
     assert (remotes / "datastore/linstor_un/cp").read_text().startswith(f"#!{sys.executable}\n")
     assert (remotes / "tm/linstor_un/site_hook").exists() and (remotes / "vmm/kvm/deploy").exists()
     assert (remotes / "etc/datastore/linstor_un/linstor_un.conf").read_text() == "DD_CONV=sparse\n"
@@ -170,6 +170,10 @@ def test_the_bash_driver_is_replaced_in_place_and_kept_in_an_archive(location: P
     with tarfile.open(archive) as content:
         assert {"datastore/linstor_un/linstor_utils.sh", "tm/linstor_un/mv_nobody_needs"} <= set(content.getnames())
     assert "upgrading" not in install(location)
+    for script in ("tm/linstor_un/mv_nobody_needs", "vmm/kvm/save_linstor_un"):
+        (remotes / script).unlink(missing_ok=True)
+    install(location)
+    assert not (remotes / "datastore/linstor_un/linstor_utils.sh").exists(), "nobody needs it any more"
 
 
 def test_without_an_opennebula_it_says_where_it_looked(tmp_path: Path) -> None:
