@@ -1,6 +1,6 @@
 """Recordings that build on each other: one cluster, replayed in the order of the recorded times.
 
-A folder whose first recording registers the nodes is one history. What the hosts' own tools said and did
+All recordings with DRBD in a folder are one history. What the hosts' own tools said and did
 ("host_facts") is done to the simulator between the exchanges: devices opened and closed, machines killed, networks
 cut. What was done by hand between two recordings is not recorded; it follows from what is there later: a definition
 missing from the next complete list is gone, and a new recording finds all nodes up and no device open.
@@ -16,7 +16,7 @@ from typing import Any, Callable, Iterator, Optional
 
 from lab import conform
 from lab.controller import drbd_kernel, progress, satellites
-from lab.controller.cluster import Cluster, Group
+from lab.controller.cluster import Cluster, Group, new_uuid
 
 NAME = re.compile(r"/resource-definitions/([^/]+)|/clone/([^/]+)")
 NAME_KEYS = ("name", "resource_definition_name", "to_resource", "resource_name")
@@ -39,11 +39,9 @@ class Step:
     fact: dict[str, Any]
 
 
-def is_history(recordings: dict[Path, dict[str, Any]]) -> bool:
-    """Tell whether recordings, by path in order, start with the registration of the nodes."""
-    first = next(iter(recordings.values()), {"exchanges": []})
-    return bool(first.get("drbd")) and any(one.get("method") == "POST" and one.get("path") == "/v1/nodes"
-                                           for one in first["exchanges"])
+def is_part(recording: dict[str, Any]) -> bool:
+    """Tell whether a recording is part of a history: those with DRBD are."""
+    return "drbd" in recording
 
 
 def steps(recordings: dict[Path, dict[str, Any]]) -> list[Step]:
@@ -105,6 +103,19 @@ def _complete_list(step: Step) -> Optional[set[str]]:
     return {entry["name"] for entry in one["response"]} if complete else None
 
 
+def furnish(cluster: Cluster) -> None:
+    """Give a cluster the nodes, pools and groups that the first recording of such a history sets up."""
+    for number in (1, 2, 3):
+        node = cluster.add_node(f"node{number}", address=f"10.77.0.1{number}", **HARDWARE)
+        for name, kind, place in (("thin", "LVM_THIN", "linstor_vg/thin"), ("thick", "LVM", "thickvg")):
+            if name == "thin" or number < 3:
+                cluster.add_pool(node.name, name, kind, node.capacities[place],
+                                 props={"StorDriver/StorPoolName": place})
+    for name, pool in (("rg2", "thin"), ("rgthick", "thick")):
+        select = {"place_count": 2, "storage_pool_list": [pool], "layer_stack": ["DRBD", "STORAGE"]}
+        cluster.groups[name.upper()] = Group(name, select=select, volume_groups={0: {"uuid": new_uuid()}})
+
+
 class History(conform.Replay):
     """All recordings of a folder against one cluster."""
 
@@ -119,6 +130,9 @@ class History(conform.Replay):
         self.cluster.clear()
         self.cluster.hardware, self.cluster.work_seconds = HARDWARE, float("inf")
         self.hosts = Hosts(self.cluster)
+        if not any(one.get("path") == "/v1/nodes" and one["method"] == "POST"
+                   for recording in self.recordings.values() for one in recording["exchanges"]):
+            furnish(self.cluster)
         history = steps(self.recordings)
         gone, ends = vanished(history), {step.path: step.time for step in history}
         begun: set[Path] = set()
@@ -346,12 +360,6 @@ class Hosts:
         progress.complete(self.cluster)
 
 
-def replay(recordings: dict[Path, dict[str, Any]]) -> dict[Path, list[Optional[conform.Verdict]]]:
-    """Replay a history; return the verdicts of each recording."""
-    return History(recordings).found
-
-
-def show(recordings: dict[Path, dict[str, Any]]) -> str:
-    """Return the history as text, a line for each step, for whoever wonders about an order."""
-    return "\n".join(f"{step.time[11:19]} {step.path.name[:20]} {json.dumps(step.fact or step.exchange)[:120]}"
-                     for step in steps(recordings))
+def replay(folder: Path) -> dict[Path, list[Optional[conform.Verdict]]]:
+    """Replay the history a folder holds; return the verdicts of each recording."""
+    return History({path: conform.load(path) for path in conform.recordings([str(folder)])}).found
