@@ -43,7 +43,7 @@ def entry(code: int, message: Optional[str], refs: Optional[dict[str, Any]] = No
 class Refused(Exception):
     """The request ends with this one error. `masked` says whether the context's operation and object are added."""
 
-    def __init__(self, code: int, message: str, *, masked: bool = True, status: int = 0, **more: Any) -> None:
+    def __init__(self, code: int, message: Optional[str], *, masked: bool = True, status: int = 0, **more: Any) -> None:
         super().__init__(message)
         self.code, self.message, self.masked, self.status, self.more = code, message, masked, status, more
 
@@ -86,7 +86,7 @@ class Answer:
     def refuse(self, refusal: Refused) -> None:
         more = dict(refusal.more)
         if more.pop("report", False) and self.error_report:
-            more["error_report_ids"] = [self.error_report(refusal.message)]
+            more["error_report_ids"] = [self.error_report(refusal.message or "unknown")]
         self.add(refusal.code, refusal.message, bare=not refusal.masked, **more)
         self.forced_status = refusal.status
 

@@ -40,6 +40,8 @@ def clone(cluster: Cluster, request: Request) -> Document:
     except Refused as refusal:
         answer.entries.clear()
         answer.refuse(refusal)
+    if name is None and not cluster.version.has("clone_options"):
+        raise Refused(ERROR | 998, None, masked=False, report=True)
     shown = "__invalid_name__" if name is None else name
     code = status_of(answer.entries, 201) if cluster.version.has("clone_errors_are_500") else 201
     return Document({
@@ -55,6 +57,12 @@ def _clone(cluster: Cluster, answer: Answer, source: Definition, name: str, body
     properties.check(cluster.version, "definition", override, delete)
     made = definitions.build(cluster, name, body.get("external_name"), layers, group, {})
     drbd.refuse_clone(cluster, source)
+    if not source.resources and not cluster.version.has("clone_options"):
+        # It stays for ever, half made.
+        made.flags, made.props["cloned-from"], made.clone_of = ["CLONING"], source.name, source.name.upper()
+        cluster.definitions[made.name.upper()] = made
+        raise Refused(ERROR | 998, f"Creation of resource definition '{name}' failed due to an unknown exception.",
+                      report=True)
     chosen = _pools(cluster, source, made, layers)
     made.props = {**source.props, **override}
     for key in delete:

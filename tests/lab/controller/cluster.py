@@ -257,6 +257,8 @@ class Cluster:
         self.stuck: set[str] = set()
         self.orphans: dict[str, set[str]] = {}
         self.held: set[tuple[str, str, int]] = set()
+        self.stale: set[tuple[str, str]] = set()
+        self.broken_pools: set[tuple[str, str]] = set()
         self.poisoned = 0
         self.props: dict[str, str] = {
             **table(self.version, "defaults"), "Cluster/LocalID": new_uuid(),

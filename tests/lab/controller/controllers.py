@@ -110,11 +110,12 @@ def _set(cluster: Cluster, answer: Answer, key: str, value: str) -> bool:
     cluster.props[properties.normal(key)] = value
     if key == "TcpPortAutoRange":
         answer.add(MODIFY | MODIFIED, f"The TCP port range was successfully updated to: {value}")
-    if key == "DrbdOptions/auto-quorum":
+    if key == "DrbdOptions/auto-quorum" and cluster.version.has("auto_quorum_deprecated"):
         del cluster.props[key]
         answer.add(WARN | MODIFY | 4000, f"{key} is deprecated, please use DrbdOptions/Resource/quorum")
     answer.add(CREATED, f"Successfully set property '{key}' to value '{value}'")
-    return changed and key not in OWN_KEYS
+    own = key in OWN_KEYS and (key != OWN_KEYS[-1] or cluster.version.has("auto_quorum_deprecated"))
+    return changed and not own
 
 
 @route("DELETE", PROPERTIES + "/{key}")

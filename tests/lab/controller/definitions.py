@@ -70,6 +70,10 @@ def create(cluster: Cluster, request: Request) -> Answer:
     for code, text in warnings:
         answer.add(code, text, bare=True)
     slots, port = request.body.get("drbd_peer_slots"), request.body.get("drbd_port")
+    if port is not None and not cluster.version.has("tcp_ports_per_resource") and any(
+            other.drbd and other.drbd["port"] == port for other in cluster.definitions.values()):
+        raise Refused(ERROR | 203, "The creation of a new resource definition failed due to an invalid TCP port "
+                      "number", report=True)
     register(cluster, answer, made, given.get("props") or {}, slots, port)
     return answer
 
@@ -146,7 +150,9 @@ def modify(cluster: Cluster, request: Request) -> Answer:
         raise properties.unhandled(f"Modification of resource definition '{one.name}'", "ApiDatabaseException")
     moved = _moved(cluster, one, body.get("resource_group"))
     changed = _restack(one, body.get("layer_stack")) or body.get("drbd_port") is not None or moved
-    changed |= properties.change(one.props, answer, DEFINITION, override, delete, body.get("delete_namespaces"))
+    spaces_too = cluster.version.has("namespaces_deleted") or override or delete
+    spaces = body.get("delete_namespaces") if spaces_too else None
+    changed |= properties.change(one.props, answer, DEFINITION, override, delete, spaces)
     if body.get("drbd_port") is not None or body.get("drbd_peer_slots") is not None:
         one.drbd = one.drbd or drbd.definition_data(cluster, body.get("drbd_peer_slots") or 7)
     drbd.properties_changed(cluster, answer, one, override, delete)
@@ -214,7 +220,8 @@ def delete(cluster: Cluster, request: Request) -> Answer:
     answer.add(DELETED, f"Resource definition '{one.name}' marked for deletion.")
     if take_down(cluster, answer, one):
         if cluster.definitions.get(one.name.upper()) is not one:
-            answer.add(INFO | 10007, f"Resource definition: {one.name} does not exist. Noop.")
+            if cluster.version.has("late_deletes_are_noop"):
+                answer.add(INFO | 10007, f"Resource definition: {one.name} does not exist. Noop.")
         elif satellites.finish_delete(cluster, one):
             _deleted(answer, one)
     return answer
@@ -239,14 +246,14 @@ def take_down(cluster: Cluster, answer: Answer, one: Definition) -> bool:
         owner = one.resources.get(node.upper())
         if owner is not None and (owner.failing or not satellites.is_gone(cluster, owner)):
             satellites.remove(cluster, answer, owner)
-        elif node in there:  # another request was quicker
+        elif node in there and cluster.version.has("late_deletes_are_noop"):  # another request was quicker
             answer.add(0, f"({node}) Skipping processing resource: {one.name}")
 
     def said(node: str) -> Optional[tuple[int, str]]:
         text = f"Resource '{one.name}' on '{node}' marked for deletion"
         return (MODIFIED, text) if cluster.online(node) else None
 
-    return len(satellites.ask(cluster, answer, nodes, work, said)) == len(nodes)
+    return len(satellites.ask(cluster, answer, nodes, work, said, must_reach=False)) == len(nodes)
 
 
 @route("GET", ONE + "/sync-status")

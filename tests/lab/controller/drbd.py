@@ -208,7 +208,7 @@ def backing_path(cluster: Cluster, owner: Resource, volume: Volume) -> Optional[
 def properties_changed(cluster: Cluster, answer: Any, one: Definition, override: dict[str, str],
                        delete: list[str]) -> None:
     """React to properties that mean something to DRBD when a definition is changed: who set quorum by hand."""
-    if QUORUM in override:
+    if QUORUM in override and cluster.version.has("quorum_setter_kept"):
         one.props[quorum.SET_BY] = "user"
     if QUORUM in delete:
         one.props.pop(quorum.SET_BY, None)
@@ -289,11 +289,11 @@ def _options(cluster: Cluster, one: Definition, new: list[Resource]) -> None:
 def refresh(cluster: Cluster, answer: Answer, one: Definition) -> None:
     """Let all satellites look at a definition. Those without a disk are first; the first failure ends it."""
     if not layered(one):
-        satellites.refresh(cluster, answer, one)
+        satellites.refresh(cluster, answer, one, must_reach=False)
         return
     for owner in sorted(one.resources.values(), key=lambda found: (cluster.online(found.node), not found.diskless)):
         satellites.ask(cluster, answer, [owner.node],
-                       lambda node: satellites.look(cluster, answer, one, node))
+                       lambda node: satellites.look(cluster, answer, one, node), must_reach=False)
         if answer.failed:
             return
 

@@ -22,6 +22,16 @@ FIRST = {
     "restore_drops_layers": (1, 31),  # restore copies the (empty) layer stack of the snapshot to the definition
     "tolerant_deletes": (1, 31),  # deleting below a missing parent is 200 with a warning, not 404
     "offline_is_warning": (1, 31),  # a change that an offline satellite misses is 200 with 1002, not 500 with 995
+    "pool_update_said": (1, 31),  # registering or changing a pool ends with what its satellite did
+    "short_node_label": (1, 31),  # a satellite's error begins with (node1), not with (Node: 'node1')
+    "namespaces_deleted": (1, 31),  # delete_namespaces of a definition works without other changes in the request
+    "quorum_setter_kept": (1, 31),  # Internal/Drbd/QuorumSetBy tells who set the quorum
+    "auto_quorum_deprecated": (1, 31),
+    "late_deletes_are_noop": (1, 31),  # a delete that another one overtook says so (10007)
+    "stale_names_forgotten": (1, 31),  # before, a satellite hangs on a name whose snapshot outlived its resource
+    "restore_of_nothing_works": (1, 31),  # a snapshot that was never taken on a node restores there as an empty volume
+    "loop_device_measured": (1, 31),  # a loop device made anew reports its size, not what its file has allocated
+    "usable_from_the_start": (1, 31),  # a volume not yet deployed shows its wanted size as usable
     "same_size_warning": (1, 31),  # resize to the present size warns 1023 and asks no satellite
     "quorum_always_set": (1, 31),  # DrbdOptions/Resource/quorum appears on stacks without DRBD too
     "block_size_set": (1, 33),  # DrbdOptions/Disk/block-size appears on volume definitions with the first resource

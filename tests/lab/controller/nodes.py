@@ -16,6 +16,7 @@ from .answers import (
     NODE,
     Answer,
     Document,
+    Hang,
     Refused,
 )
 from .cluster import Cluster, Node
@@ -124,10 +125,13 @@ def delete(cluster: Cluster, request: Request) -> Answer:
         if "DRBD" in owner.layers and drbd.in_use(cluster, owner):
             raise Refused(ERROR | 997, f"Node '{one.name}' has resources that are in use.")
     owners = list(cluster.resources_on(one.name))
-    if owners and not one.online and not cluster.version.has("offline_is_warning"):
-        raise Refused(ERROR | 995, f"No connection to satellite '{one.name}'", report=True)
     if owners:
         answer.add(DELETED, f"Node '{one.name}' marked for deletion.", details="marked")
+    if owners and not one.online and not cluster.version.has("offline_is_warning"):
+        one.flags = ["DELETE"]
+        answer.offline(one.name)
+        answer.add(ERROR | 995, f"No connection to satellite '{one.name}'")
+        return answer
     for owner in owners:
         _take_off(cluster, answer, one, owner)
     _forget(cluster, one)
@@ -141,7 +145,8 @@ def _take_off(cluster: Cluster, answer: Answer, one: Node, owner: Any) -> None:
 
     def work(node: str) -> None:
         if node == one.name:
-            satellites.remove(cluster, answer, owner)
+            said_too = cluster.version.has("offline_is_warning")
+            satellites.remove(cluster, answer if said_too else None, owner)
         else:
             satellites.run(cluster, answer, definition.resources[node.upper()])
 
@@ -187,11 +192,24 @@ def reconnect(cluster: Cluster, request: Request) -> Answer:
     answer = request.answering(MODIFY | NODE, {"Node": name})
     one = lookup.node(cluster, name)
     answer.add(0, f"Nodes [{one.name}] will be reconnected.")
+    if _forgets_stale_names(cluster, one):
+        raise Hang(f"{one.name} is still resyncing")
     if one.online:
         answer.add(9, f"Node '{one.name}' authenticated", details="Supported storage providers and layers")
     else:
         answer.offline(one.name)
     return answer
+
+
+def _forgets_stale_names(cluster: Cluster, one: Node) -> bool:
+    """Let a satellite that reconnects forget stale names; return whether others still hold up what was asked."""
+    mine = {pair for pair in cluster.stale if pair[1] == one.name.upper()}
+    cluster.stale -= mine
+    if cluster.stale and mine:
+        return True
+    for definition in cluster.sorted_definitions() if mine else ():
+        satellites.finish_delete(cluster, definition)
+    return False
 
 
 @route("PUT", ONE + "/evacuate", body="optional")

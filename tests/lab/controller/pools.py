@@ -63,6 +63,8 @@ def shown(cluster: Cluster, request: Request) -> Document:
     pool = node.pools.get(name.upper())
     if pool is None:
         raise Refused(ERROR | 310, f"Storage pool '{name}' on node '{node.name}' not found.", masked=False)
+    if (node.name.upper(), name.upper()) in cluster.broken_pools and not cluster.version.has("pool_update_said"):
+        raise Refused(ERROR | 998, f"(Node: '{node.name}') Failed with unhandled error", masked=False, report=True)
     return Document(views.pool(cluster, pool, Usage(cluster).free(pool)))
 
 
@@ -136,7 +138,11 @@ def _open(cluster: Cluster, answer: Answer, node: Node, pool: Pool, place: Any) 
         answer.add(ERROR | 990, f"({node.name}) {text}", details="The satellite could not open the pool")
     else:
         answer.add(MODIFIED, f"({node.name}) Changes applied to storage pool '{pool.name}' of node '{node.name}'")
-        answer.add(MODIFIED, f"Storage pool updated on '{node.name}'")
+        if cluster.version.has("pool_update_said"):
+            answer.add(MODIFIED, f"Storage pool updated on '{node.name}'")
+        return
+    cluster.broken_pools.add((node.name.upper(), pool.name.upper()))
+    if not cluster.version.has("pool_update_said"):
         return
     refusal = properties.unhandled(f"Registration of storage pool '{pool.name}' on node '{node.name}'",
                                    "DelayedApiRcException")
@@ -160,7 +166,8 @@ def modify(cluster: Cluster, request: Request) -> Answer:
                details=f"UUID is: {pool.uuid}")
     if node.online:
         answer.add(MODIFIED, f"({node.name}) Changes applied to storage pool '{pool.name}' of node '{node.name}'")
-        answer.add(MODIFIED, f"Storage pool updated on '{node.name}'")
+        if cluster.version.has("pool_update_said"):
+            answer.add(MODIFIED, f"Storage pool updated on '{node.name}'")
     else:
         answer.offline(node.name)
     return answer
@@ -182,6 +189,7 @@ def delete(cluster: Cluster, request: Request) -> Answer:
         raise Refused(ERROR | 997, f"The specified storage pool '{pool.name}' on node '{node.name}' can not be "
                       "deleted as volumes / snapshot-volumes are still using it.")
     del node.pools[name.upper()]
+    cluster.broken_pools.discard((node.name.upper(), name.upper()))
     forget_names(cluster)
     answer.add(DELETED, f"Node: {node.name}, Storage pool name: {pool.name} deleted.", {"UUID": pool.uuid},
                details=f"UUID is: {pool.uuid}")

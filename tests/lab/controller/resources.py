@@ -103,6 +103,9 @@ def _create(cluster: Cluster, request: Request, given: list[dict[str, Any]]) -> 
     answer = request.answering(CREATE | RESOURCE, {"RscDfn": name}, 201)
     if not given and cluster.version.has("tolerant_deletes"):
         raise Refused(ERROR | 998, "An unknown error occurred.", masked=False, report=True)
+    if not given:
+        answer.add(WARN | 3000, "No resources specified", bare=True)
+        return answer
     wanted = [one.get("resource") or {} for one in given]
     for one in wanted:
         if any(flag not in FLAGS for flag in one.get("flags") or []):
@@ -211,7 +214,8 @@ def _add_volumes(cluster: Cluster, one: Definition, made: Resource) -> None:
         if not made.diskless and number not in made.volumes and definition.size > usage.estimate(pool):
             raise Refused(ERROR | 206, f"Not enough free space available for volume {number} of resource "
                           f"'{one.name}'.")
-        made.volumes.setdefault(number, Volume(number, pool.name, usable=definition.size))
+        usable = definition.size if cluster.version.has("usable_from_the_start") else -1
+        made.volumes.setdefault(number, Volume(number, pool.name, usable=usable))
         if "DrbdOptions/Disk/block-size" not in definition.props and cluster.version.has("block_size_set"):
             definition.props["DrbdOptions/Disk/block-size"] = "512"
             if len(one.resources) > 1 and "DRBD" not in made.layers:
@@ -367,6 +371,8 @@ def modify_connection(cluster: Cluster, request: Request) -> Answer:
         "RscDfn": params["resource"], "FirstNode": params["node_a"], "SecondNode": params["node_b"]})
     one = lookup.definition(cluster, params["resource"])
     ends = [one.resources.get(lookup.node(cluster, params[key]).name.upper()) for key in ("node_a", "node_b")]
+    if None in ends and not cluster.version.has("tolerant_deletes"):
+        lookup.resource(one, params["node_b" if ends[0] else "node_a"])
     if None in ends:
         raise properties.unhandled(f"Modification of resource connection between nodes '{params['node_a']}' and "
                                    f"'{params['node_b']}' for resource '{one.name}'", "ImplementationError")

@@ -12,6 +12,7 @@ from .answers import (
     CREATED,
     DELETED,
     ERROR,
+    INFO,
     MODIFIED,
     MODIFY,
     RESOURCE,
@@ -19,6 +20,7 @@ from .answers import (
     WARN,
     Answer,
     Refused,
+    is_error,
 )
 from .cluster import Cluster, Definition, Resource, Snapshot, Volume, VolumeDefinition
 from .placement import layer_stack
@@ -100,7 +102,7 @@ def _restore(cluster: Cluster, answer: Answer, source: Definition, one: Snapshot
     """Store and deploy the replicas of a snapshot under `target`, which has the volumes but no resources."""
     target.props.update(one.definition_props)
     if not cluster.version.has("restore_drops_layers"):
-        target.props["SequenceNumber"] = one.props["SequenceNumber"]
+        target.props.update(one.props)
     else:
         # The snapshot's stack, which is empty, replaces the definition's; DRBD has data there of its own.
         drbd_ = any("DRBD" in held["layers"] for held in one.resources.values())
@@ -120,22 +122,29 @@ def _restore(cluster: Cluster, answer: Answer, source: Definition, one: Snapshot
 
     def work(node: str) -> None:
         owner = target.resources[node.upper()]
+        if node.upper() not in one.taken and not cluster.version.has("restore_of_nothing_works"):
+            raise satellites.Failed("Failed to copy file")
         for number in sorted(owner.volumes):
             _fill(cluster, source, one, owner, owner.volumes[number])
             kind = satellites.kind_of(cluster, owner, owner.volumes[number])
             satellites.say(answer, owner, owner.volumes[number], kind, CREATED, "created")
         satellites.run(cluster, None, owner)
+        owner.flags = [flag for flag in owner.flags if flag != "RESTORE_FROM_SNAPSHOT"]
 
     satellites.ask(cluster, answer, [owner.node for owner in made], work,
                    lambda node: (SNAPSHOT | MODIFIED, f"Created resource '{target.name}' on '{node}'"))
+    if not answer.failed:
+        target.props.pop("BackupShipping/BackupNodeIdsToReset", None)
 
 
 def _replica(cluster: Cluster, target: Definition, held: dict[str, Any]) -> Resource:
     owner = Resource(target, held["node"], list(held["layers"]), props=dict(held["props"]))
     target.resources[owner.node.upper()] = owner
     drbd.number_resource(cluster, owner)
+    early = cluster.version.has("usable_from_the_start")
+    owner.flags += [] if early else ["RESTORE_FROM_SNAPSHOT"]
     for number, definition in target.volumes.items():
-        owner.volumes[number] = Volume(number, held["pools"][number], usable=definition.size)
+        owner.volumes[number] = Volume(number, held["pools"][number], usable=definition.size if early else -1)
         if cluster.version.has("block_size_set"):
             definition.props.setdefault("DrbdOptions/Disk/block-size", "512")
     return owner
@@ -252,6 +261,8 @@ def rollback_in_place(cluster: Cluster, request: Request) -> Answer:
 
     def work(node: str) -> None:
         resource = owner.resources[node.upper()]
+        if node.upper() not in one.taken:
+            raise satellites.Failed("Failed to copy file")
         for number in sorted(resource.volumes):
             cluster.volumes.rollback(satellites.content(resource, number), one.name)
         satellites.run(cluster, answer, resource)
@@ -263,6 +274,12 @@ def rollback_in_place(cluster: Cluster, request: Request) -> Answer:
             return MODIFIED, words.format(node)
 
         satellites.ask(cluster, answer, nodes, step, said)
+        if answer.failed:
+            inner = Answer(answer.context, answer.refs)
+            inner.add(INFO | 10010, "Satellites failed the snapshot rollback. Recreating resource on those nodes")
+            place = max(index for index, entry in enumerate(answer.entries) if is_error(entry))
+            answer.entries[place + 1:place + 1] = inner.entries
+            break
     return answer
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Callable, Iterable, Optional
 
 from . import drbd, providers
-from .answers import CREATED, DELETED, ERROR, MODIFIED, VOLUME, Answer
+from .answers import Answer, CREATED, DELETED, ERROR, Hang, MODIFIED, VOLUME
 from .cluster import Cluster, Definition, Resource, Volume, milliseconds
 from .volumes import Content, Opening
 
@@ -29,26 +29,36 @@ def kind_of(cluster: Cluster, owner: Resource, volume: Volume) -> str:
 
 
 def ask(cluster: Cluster, answer: Answer, nodes: Iterable[str], work: Callable[[str], None],
-        said: Optional[Callable[[str], Optional[tuple[int, str]]]] = None) -> set[str]:
+        said: Optional[Callable[[str], Optional[tuple[int, str]]]] = None, must_reach: bool = True) -> set[str]:
     """Make one round trip to the satellites of `nodes`, and return the nodes that did their work.
 
-    An offline one is warned about at once and, as LINSTOR does, still reported as done. A failing one ends
-    with an error entry in place of its message.
+    An offline one is warned about at once and, as LINSTOR does, still reported as done; before 1.31 it is an error
+    for calls that `must_reach` all. A failing one ends with an error entry in place of its message.
     """
     done: set[str] = set()
     ordered = sorted(nodes, key=lambda name: (cluster.online(name), name.upper()))
+    reached: list[str] = []
     for node in ordered:
         if cluster.online(node):
             cluster.pause()
             settle(cluster, node)
+            if (str(answer.refs.get("RscDfn")).upper(), node.upper()) in cluster.stale:
+                raise Hang(f"{node} refuses the volume definition and reconnects for ever")
             try:
                 work(node)
             except Failed as failure:
-                answer.add(ERROR | 998, f"({node}) {failure}", error_report_ids=[cluster.report(str(failure))])
+                # Who fails answers first: before those that do their work.
+                label = f"({node})" if cluster.version.has("short_node_label") else f"(Node: '{node}')"
+                answer.add(ERROR | 998, f"{label} {failure}", error_report_ids=[cluster.report(str(failure))])
                 continue
             done.add(node)
+        elif must_reach and not cluster.version.has("offline_is_warning"):
+            answer.add(ERROR | 995, f"No connection to satellite '{node}'")
+            continue
         else:
             answer.offline(node)
+        reached.append(node)
+    for node in reached:
         words = said(node) if said else None
         if words:
             answer.add(*words)
@@ -64,12 +74,17 @@ def run(cluster: Cluster, answer: Optional[Answer], owner: Resource) -> None:
         return
     for number in sorted(owner.volumes):
         _apply(cluster, answer, owner, owner.volumes[number])
-        if "DELETE" in owner.definition.flags and "DRBD" not in owner.layers:
-            # Nobody measures volumes of a definition that is being deleted.
+        if _unmeasured(cluster, owner):
             owner.volumes[number].allocated = owner.volumes[number].usable = 0
     owner.known = True
     owner.created = owner.created or milliseconds()
     drbd.adjusted(cluster, answer, owner)
+
+
+def _unmeasured(cluster: Cluster, owner: Resource) -> bool:
+    """Tell whether nobody measures the volumes, as of a definition that is being deleted since 1.31."""
+    return "DELETE" in owner.definition.flags and "DRBD" not in owner.layers and \
+        cluster.version.has("offline_is_warning")
 
 
 def _apply(cluster: Cluster, answer: Optional[Answer], owner: Resource, volume: Volume) -> None:
@@ -92,11 +107,12 @@ def _apply(cluster: Cluster, answer: Optional[Answer], owner: Resource, volume: 
         volume.lost = False
         measure(owner, volume, kind, wanted.size)
         say(answer, owner, volume, kind, MODIFIED, "resized")
-    elif volume.lost:
+    elif volume.lost and cluster.version.has("loop_device_measured"):
         measure(owner, volume, kind, wanted.size)
     elif kind == "LVM_THIN" and owner.known:
         measure(owner, volume, kind, wanted.size)
-    elif kind == "FILE_THIN" and "DELETE" not in owner.definition.flags:
+    elif kind == "FILE_THIN" and (volume.lost or not _unmeasured(cluster, owner)):
+        volume.lost = False
         # Taking allocated for usable, this provider "resizes" each volume in every run.
         measure(owner, volume, kind, wanted.size)
         say(answer, owner, volume, kind, MODIFIED, "resized")
@@ -209,6 +225,8 @@ def settle(cluster: Cluster, node: str) -> None:
         return
     found.behind = False
     for owner in list(cluster.resources_on(node)):
+        if "DELETE" in owner.definition.flags and not cluster.version.has("offline_is_warning"):
+            _delete_all(cluster, owner.definition)
         _settle(cluster, owner)
     for definition in cluster.sorted_definitions():
         finish_delete(cluster, definition)
@@ -222,9 +240,28 @@ def _settle(cluster: Cluster, owner: Resource) -> None:
             if "DELETE" not in owner.definition.flags:
                 owner.definition.resources.pop(owner.node.upper(), None)
         else:
+            _finish_volumes(cluster, owner)
             run(cluster, None, owner)
     except Failed:
         owner.known = owner.known and "DRBD" in owner.layers
+
+
+def _finish_volumes(cluster: Cluster, owner: Resource) -> None:
+    """Delete or resize at last the volumes whose change an offline satellite held up (before 1.31)."""
+    for number, definition in list(owner.definition.volumes.items()):
+        if "DELETE" in definition.flags:
+            drop_volume(cluster, None, owner, owner.volumes.pop(number))
+            if not any(number in other.volumes for other in owner.definition.resources.values()):
+                del owner.definition.volumes[number]
+        definition.flags = [flag for flag in definition.flags if flag != "RESIZE"]
+
+
+def _delete_all(cluster: Cluster, definition: Definition) -> None:
+    """Take up the deletion of a definition again, as LINSTOR before 1.31 does: also what was added meanwhile goes."""
+    for owner in definition.resources.values():
+        if not owner.deleting and cluster.online(owner.node):
+            owner.flags = [*owner.flags, "DELETE"]
+            _settle(cluster, owner)
 
 
 def finish_delete(cluster: Cluster, definition: Definition) -> bool:
@@ -232,7 +269,7 @@ def finish_delete(cluster: Cluster, definition: Definition) -> bool:
 
     A resource that was added meanwhile keeps the definition, flagged DELETE, for good.
     """
-    if "DELETE" not in definition.flags:
+    if "DELETE" not in definition.flags or definition.snapshots:
         return False
     if not all(owner.deleting and is_gone(cluster, owner) for owner in definition.resources.values()):
         return False
@@ -305,12 +342,12 @@ def look(cluster: Cluster, answer: Answer, definition: Definition, node: str) ->
 
 
 def refresh(cluster: Cluster, answer: Answer, definition: Definition,
-            said: Optional[Callable[[str], Optional[tuple[int, str]]]] = None) -> set[str]:
+            said: Optional[Callable[[str], Optional[tuple[int, str]]]] = None, must_reach: bool = True) -> set[str]:
     """Ask all satellites of a definition to look at it again, as any property change does."""
     def work(node: str) -> None:
         look(cluster, answer, definition, node)
 
-    return ask(cluster, answer, [one.node for one in definition.resources.values()], work, said)
+    return ask(cluster, answer, [one.node for one in definition.resources.values()], work, said, must_reach)
 
 
 

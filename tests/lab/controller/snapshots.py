@@ -54,6 +54,12 @@ def view(cluster: Cluster, request: Request) -> Document:
     return Document([views.snapshot(cluster, owner, one) for owner, one in request.page(found)])
 
 
+@route("GET", "/v1/view/snapshot-shippings", before=(1, 31))
+def shippings(cluster: Cluster, request: Request) -> Document:
+    """List snapshots on their way between nodes: there are none."""
+    return Document([])
+
+
 @route("POST", PATH, body="required")
 def create(cluster: Cluster, request: Request) -> Answer:
     """Take a snapshot on all nodes that are online, or on those named: then also, in name only, on an offline one."""
@@ -273,7 +279,7 @@ def remove(cluster: Cluster, answer: Answer, owner: Definition, one: Snapshot, o
         word = "Deleted" if node in going else "Updated"
         return MODIFIED, f"{word} snapshot '{one.name}' of '{owner.name}' on '{node}'"
 
-    satellites.ask(cluster, answer, [*staying, *going], work, said)
+    satellites.ask(cluster, answer, [*staying, *going], work, said, must_reach=False)
     for node in going:
         del one.resources[node.upper()]
     if going:
@@ -290,6 +296,8 @@ def drop_from(cluster: Cluster, answer: Optional[Answer], owner: Definition, one
         return
     one.taken.discard(node.upper())
     held = one.resources[node.upper()]
+    if node.upper() not in owner.resources and not cluster.version.has("stale_names_forgotten"):
+        cluster.stale.add((owner.name.upper(), node.upper()))
     for number in sorted(held["volumes"]):
         shared = "DRBD" in held["layers"]
         if not shared or not one.taken:

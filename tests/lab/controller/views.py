@@ -166,7 +166,7 @@ def snapshot(cluster: Cluster, owner: Definition, one: Snapshot) -> dict[str, An
                 "volume_props": held["volume_props"][nr] if shown else {},
             }, "vlm_nr") for nr in sorted(held["volumes"])],
         }))
-    merged = {**one.definition_props, **one.props} if shown else one.props
+    merged = {**one.definition_props, **one.props}
     return filled({
         "name": one.name,
         "resource_name": owner.name,

@@ -169,7 +169,8 @@ def modify(cluster: Cluster, request: Request) -> Answer:
 def _resize(cluster: Cluster, answer: Answer, owner: Definition, one: VolumeDefinition, size: int) -> None:
     one.size = size
     for resource in owner.resources.values():
-        if one.number in resource.volumes and not cluster.online(resource.node):
+        if one.number in resource.volumes and not cluster.online(resource.node) and \
+                cluster.version.has("usable_from_the_start"):
             resource.volumes[one.number].usable = size
     if not owner.resources:
         return
@@ -180,6 +181,7 @@ def _resize(cluster: Cluster, answer: Answer, owner: Definition, one: VolumeDefi
     for text in (updated, f"Resized resource '{owner.name}' on '{{}}'", updated):
         satellites.refresh(cluster, answer, owner, lambda node, words=text: (MODIFIED, words.format(node)))
         if answer.failed:
+            _hold_up(cluster, one, "RESIZE")
             return
 
 
@@ -198,9 +200,19 @@ def delete(cluster: Cluster, request: Request) -> Answer:
     answer.add(DELETED, f"{text} marked for deletion.", details="marked")
     if owner.resources:
         _drop(cluster, answer, owner, number)
+    if answer.failed and _hold_up(cluster, owner.volumes[number], "DELETE"):
+        return answer
     del owner.volumes[number]
     answer.add(DELETED, f"{text} deleted.", details="deleted")
     return answer
+
+
+def _hold_up(cluster: Cluster, one: VolumeDefinition, flag: str) -> bool:
+    """Flag a volume definition whose change waits for an offline satellite, as LINSTOR before 1.31 does."""
+    if cluster.version.has("offline_is_warning"):
+        return False
+    one.flags = [*one.flags, flag] if flag not in one.flags else one.flags
+    return True
 
 
 def _drop(cluster: Cluster, answer: Answer, owner: Definition, number: int) -> None:
@@ -213,7 +225,7 @@ def _drop(cluster: Cluster, answer: Answer, owner: Definition, number: int) -> N
 
     satellites.ask(cluster, answer, [one.node for one in owner.resources.values()], work,
                    lambda node: (MODIFIED, f"Deleted volume {number} of '{owner.name}' on '{node}'"))
-    for resource in owner.resources.values():
+    for resource in owner.resources.values() if cluster.version.has("offline_is_warning") else ():
         volume = resource.volumes.pop(number, None)
         if volume is not None and volume.size:
             satellites.forget(cluster, resource, number)
