@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import multiprocessing.util
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Union
 
-from lab.hosts import Hosts, LabUnavailable, LoopVolumes
+from lab.hosts import Hosts, LabUnavailable, LoopVolumes, account, isolation, kernel
 from lab.oned.recordings import Call, Recording, read_recording, recordings
 from lab.opennebula.frontend import REPOSITORY
 from lab.opennebula.interpreter import open_the_way
@@ -28,7 +29,7 @@ from lab.replaying.world import World
 
 OK, WRONG, NOT_OURS = "ok", "wrong", "not ours"
 CALL_SECONDS = 120.0
-_DEFAULT_HOSTS = ("node1", "node2", "node3")
+HOSTS = ("node1", "node2", "node3")
 
 
 @dataclass
@@ -45,11 +46,12 @@ class Verdict:
 class Lab:
     """The hosts of one process, kept from recording to recording."""
 
-    def __init__(self, linstor_version: str, actions: Optional[set[str]]) -> None:
+    def __init__(self, linstor_version: str, actions: Optional[set[str]], hosts: Sequence[str] = HOSTS) -> None:
         self.linstor_version = linstor_version
         self.actions = actions
-        self.hosts = Hosts(_DEFAULT_HOSTS)
+        self.hosts = Hosts(hosts)
         open_the_way()
+        _own_var_tmp()
         self.hosts.start()
         self.volumes = LoopVolumes(None, self.hosts)
 
@@ -86,6 +88,12 @@ class Lab:
         return ours and wanted
 
 
+def _own_var_tmp() -> None:
+    """Cover the machine's /var/tmp, which others write to while it is watched for what our scripts leave."""
+    kernel.mount(isolation.MARK + isolation.token(), "/var/tmp", "tmpfs", 0, "mode=1777")
+    account.own_directory(Path("/var/tmp/one"))
+
+
 def judged(world: World, call: Call) -> list[str]:
     """Make one call as it was recorded and return what is wrong with how it ended."""
     if call.kind == "ds":
@@ -102,26 +110,38 @@ def judged(world: World, call: Call) -> list[str]:
     return case.wrong
 
 
-_lab: Optional[Lab] = None
+_lab: Union[Lab, LabUnavailable, None] = None
 
 
-def _start(linstor_version: str, actions: Optional[set[str]]) -> None:
+def _start(linstor_version: str, actions: Optional[set[str]], hosts: Sequence[str]) -> None:
     global _lab  # noqa: PLW0603  (one lab a worker process)
-    _lab = Lab(linstor_version, actions)
+    try:
+        _lab = Lab(linstor_version, actions, hosts)
+    except LabUnavailable as unavailable:
+        # A worker that fails here would be replaced by the pool for ever: it tells at its first recording.
+        _lab = unavailable
+        return
+    # A worker of a pool ends without atexit, but with these.
+    multiprocessing.util.Finalize(None, _lab.close, exitpriority=10)
 
 
 def _replay_file(path: str) -> tuple[str, list[Verdict]]:
-    assert _lab is not None
+    if not isinstance(_lab, Lab):
+        raise _lab or LabUnavailable("the worker has no lab")
     recording = read_recording(Path(path))
     assert recording is not None
     return path, _lab.replay(recording)
 
 
-def _results(arguments: argparse.Namespace, files: list[str]) -> Iterator[tuple[str, list[Verdict]]]:
+def _results(arguments: argparse.Namespace, found: list[Recording]) -> Iterator[tuple[str, list[Verdict]]]:
     actions = set(arguments.actions.split(",")) if arguments.actions else None
-    context = multiprocessing.get_context("fork")
-    with context.Pool(min(arguments.jobs, len(files)), _start, (arguments.linstor, actions)) as pool:
+    files = [str(recording.path) for recording in found]
+    hosts = sorted({name for recording in found for name in facts.hosts_of(recording.pools)}) or HOSTS
+    workers = min(arguments.jobs, len(files))
+    with multiprocessing.get_context("fork").Pool(workers, _start, (arguments.linstor, actions, hosts)) as pool:
         yield from pool.imap_unordered(_replay_file, files)
+        pool.close()
+        pool.join()
 
 
 def main(argv: Optional[list[str]] = None) -> int:
@@ -134,21 +154,18 @@ def main(argv: Optional[list[str]] = None) -> int:
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("-v", "--verbose", action="store_true", help="print every call, not only the wrong ones")
     arguments = parser.parse_args(argv)
-    files = [str(path) for directory in arguments.directories for path in _files(directory, arguments.scenarios)]
-    if not files:
+    found = [item for directory in arguments.directories for item in recordings(directory)
+             if arguments.scenarios in item.path.name]
+    if not found:
         parser.error("no recordings there")
     counts = {OK: 0, WRONG: 0, NOT_OURS: 0}
-    for path, verdicts in _results(arguments, files):
+    for path, verdicts in _results(arguments, found):
         for verdict in verdicts:
             counts[verdict.status] += 1
         _tell(path, verdicts, arguments.verbose)
     total = sum(counts.values())
     print(f"replay: {total} calls, {counts[OK]} as expected, {counts[WRONG]} wrong, {counts[NOT_OURS]} not ours")
     return 0 if counts[WRONG] == 0 else 1
-
-
-def _files(directory: Path, wanted: str) -> list[Path]:
-    return [item.path for item in recordings(directory) if wanted in item.path.name]
 
 
 def _tell(path: str, verdicts: list[Verdict], verbose: bool) -> None:

@@ -185,5 +185,10 @@ def read_datastore(document: str) -> Datastore:
     return Datastore(int(item.findtext("ID", "0")), item.findtext("TYPE", ""), item.findtext("TM_MAD", ""), values)
 
 
+def hosts_of(pools: list[str]) -> list[str]:
+    """Return the names of all hosts in pool documents."""
+    return [host.text or "" for pool in pools for host in etree.fromstring(pool.encode()).findall("HOST/NAME")]
+
+
 def _number(text: Optional[str]) -> int:
     return int(text) if text and text.strip().isdigit() else 0

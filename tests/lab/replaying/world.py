@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Optional
 
-from lab.hosts import Hosts, LoopVolumes, account
+from lab.hosts import Hosts, LoopVolumes, account, isolation
 from lab.oned.driver import Oned
 from lab.oned.recordings import Recording
 from lab.oned.release import Release, release
@@ -35,7 +35,7 @@ class World:
 
     def __init__(self, recording: Recording, hosts: Hosts, volumes: LoopVolumes, linstor_version: str) -> None:
         self.hosts = hosts
-        self.work = Path(os.environ.get("TMPDIR", "/tmp")) / f"replay-{os.getpid()}"
+        self.work = isolation.BASE / "replay"
         self.work.mkdir(exist_ok=True)
         self.documents = Documents()
         for pool in recording.pools:
