@@ -107,26 +107,28 @@ for name in sys.argv[2:]:
 CODE
 }
 
-# Makes DIRECTORY a virtual environment with the requirements of these names; done already is success.
+# Makes DIRECTORY a virtual environment that has the requirements of these names; done already is success.
 make_environment() { # PYTHON DIRECTORY NAME...
-    local python=$1 directory=$2 wanted stamp
+    local python=$1 directory=$2 wanted missing
     shift 2
     wanted=$(requirements "$python" "$@") || return 1
-    stamp=$(environment_stamp "$python" "$directory" "$wanted")
-    [ "$(cat "$directory/requirements.sha256" 2>/dev/null)" = "$stamp" ] && return 0
-    say "setting up Python packages in $directory"
-    # One that was made by another Python, or was copied from elsewhere, cannot be repaired.
-    rm -rf "$directory"
-    quietly "make a virtual environment" "$python" -m venv "$directory" || return 1
+    if [ "$(cat "$directory/made-by" 2>/dev/null)" != "$(maker "$python" "$directory")" ]; then
+        # One that was made by another Python, or was copied from elsewhere, cannot be repaired.
+        rm -rf "$directory"
+        quietly "make a virtual environment" "$python" -m venv "$directory" || return 1
+        maker "$python" "$directory" >"$directory/made-by"
+        : >"$directory/installed"
+    fi
+    missing=$(grep -vxFf "$directory/installed" <<<"$wanted") || return 0
+    say "installing Python packages in $directory"
     # shellcheck disable=SC2086  # requirements have no blanks
-    quietly "install $(echo $wanted)" "$directory/bin/python" -m pip install --disable-pip-version-check $wanted ||
-        return 1
-    printf '%s\n' "$stamp" >"$directory/requirements.sha256"
+    quietly "install $(echo $missing)" "$directory/bin/python" -m pip install --disable-pip-version-check $missing || return 1
+    printf '%s\n' "$missing" >>"$directory/installed"
 }
 
-# Prints what changes when an environment has to be made anew.
-environment_stamp() { # PYTHON DIRECTORY REQUIREMENTS
-    printf '%s\n' "$3" "$("$1" -V)" "$2" | sha256sum | cut -d' ' -f1
+# Prints what an environment is bound to.
+maker() { # PYTHON DIRECTORY
+    printf '%s in %s\n' "$("$1" -V)" "$2"
 }
 
 # ---- where OpenNebula is --------------------------------------------------------------------------------------------
@@ -371,7 +373,7 @@ reachable() { # DIRECTORY
 }
 
 demo() {
-    prepare_lab dependencies test || fail "the demo needs a Python environment"
+    prepare_lab dependencies || fail "the demo needs a Python environment"
     in_lab "$PROJECT" "$PROJECT/.venv/bin/python" -m lab.demo
 }
 

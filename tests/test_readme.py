@@ -26,8 +26,8 @@ README = (PROJECT / "README.md").read_text()
 SHOWS = ("./install.sh --demo", "./tests/run")
 REMOTES = "/var/lib/one/remotes"
 
-_STAMP = """. ./install.sh && find_python &&
-    environment_stamp "$python" "$1" "$(requirements "$python" dependencies)"
+_MADE = """. ./install.sh && find_python &&
+    maker "$python" "$1" >"$1/made-by" && requirements "$python" dependencies >"$1/installed"
 """
 
 
@@ -76,8 +76,7 @@ class Machine:
         (venv / "bin").mkdir(parents=True)
         (venv / "bin/python").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
         (venv / "bin/python").chmod(0o755)
-        found = self.shell("bash", "-c", _STAMP, "bash", str(venv))
-        (venv / "requirements.sha256").write_text(found)
+        self.shell("bash", "-c", _MADE, "bash", str(venv))
 
     def shell(self, *words: str, stdin: str = "") -> str:
         """Run a command in the checkout; it has to succeed."""
