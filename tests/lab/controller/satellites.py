@@ -339,6 +339,8 @@ def look(cluster: Cluster, answer: Answer, definition: Definition, node: str) ->
         run(cluster, answer, owner)
     elif owner.failing:
         raise Failed(owner.failing)
+    elif "DRBD" in owner.layers and not owner.known:
+        answer.add(0, f"({node}) Skipping processing resource: {definition.name}")
 
 
 def refresh(cluster: Cluster, answer: Answer, definition: Definition,
