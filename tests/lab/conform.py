@@ -54,17 +54,20 @@ class Verdict:
 
 def load(path: Path) -> dict[str, Any]:
     """Read one recording, plain or gzipped."""
-    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    recording: dict[str, Any] = json.loads(raw)
+    recording: dict[str, Any] = json.loads(_raw(path))
     return recording
 
 
+def _raw(path: Path) -> bytes:
+    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+
+
 def recordings(folders: list[str]) -> Iterator[Path]:
-    """Yield the recordings of folders (or single files) by name."""
+    """Yield the recordings of folders (or single files) by name; other JSON files are passed over."""
     for name in folders:
         path = Path(name)
         found = [path] if path.is_file() else [*path.rglob("*.json"), *path.rglob("*.json.gz")]
-        yield from sorted(found)
+        yield from (one for one in sorted(found) if b'"exchanges"' in _raw(one))
 
 
 def out_of_scope() -> list[re.Pattern[str]]:
