@@ -7,7 +7,7 @@ from typing import Any, Callable, Optional
 
 from ..errors import Failed, NotFound, Unsupported
 from ..settings import Settings
-from ..world import DRBD, Replica
+from ..world import DRBD, LUKS, Replica
 from . import controller_answers as answers
 from .controller_bodies import layer_stack, lower, placement_filter
 from .controller_definitions import Definitions, placed_on
@@ -96,13 +96,15 @@ class Replicas(Definitions):
         """
         doing = f"attach {name} on {node}"
         stack = tuple(layer.upper() for layer in layers)
-        if DRBD not in stack:
+        if DRBD not in stack or LUKS in stack:
             there = self.replicas(name)
-            # A diskless resource of an encrypted volume has no LUKS layer.
             stack = stack or next((item.layers for item in there if item.diskful), ())
             if DRBD not in stack:
                 _require_replica(doing, there, node)
                 return
+            # A diskless resource of an encrypted volume has no LUKS layer, and LINSTOR refuses another stack than its.
+            here = _on(there, node)
+            stack = here.layers if here else stack
         if settings.diskless_pool not in ("", DEFAULT_DISKLESS_POOL):
             self._attach_in_pool(doing, name, node, settings.diskless_pool, stack)
             return
