@@ -10,7 +10,7 @@ the effect happened. Only `Refused` (certainly nothing happened) strikes it out.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Callable
 
@@ -51,6 +51,16 @@ class Undo:
         except Refused:
             self._stack.remove(take_back)
             raise
+
+    def give_back(self) -> None:
+        """Give back what was borrowed, before an action calls its work complete: a rerun would not look for it then.
+
+        What cannot be given back stays for `settle` or `unwind`, which name it.
+        """
+        for entry in [entry for entry in reversed(self._stack) if entry.borrowed]:
+            with suppress(DriverError):
+                entry.step(*entry.arguments)
+                self._stack.remove(entry)
 
     def settle(self) -> list[str]:
         """The action succeeded: give back what was borrowed, keep the rest.

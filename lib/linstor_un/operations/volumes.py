@@ -192,7 +192,12 @@ def discard(world: World, controller: Controller, name: str) -> None:
 
 
 def complete(world: World, controller: Controller, name: str) -> None:
-    """Say that the volume holds what it should: from now on a rerun keeps it. The last effect of a creation."""
+    """Say that the volume holds what it should: from now on a rerun keeps it. The last effect of a creation.
+
+    What was borrowed is given back before it, so that a rerun after a crash finds either all of it or the state
+    `creating`.
+    """
+    world.undo.give_back()
     with world.undo.by(name, _delete_when_closed, world, controller, name):
         controller.mark(name, {}, clear=[STATE, RUN])
 
@@ -329,16 +334,19 @@ def format_volume(world: World, controller: Controller, volume: Volume, filesyst
 def borrowed(world: World, controller: Controller, volume: Volume, node: str) -> Iterator[str]:
     """Reach a volume from a node for the time of a copy; yields the device path.
 
-    What had to be attached is given back at the end of the action, unless somebody else uses it by then.
+    An attachment is given back before the action is complete, unless somebody else uses it by then. One that was
+    there already goes the same way: no VM has a link to what a killed run attached.
     """
     here = volume.on(node)
-    if (here is not None and here.usable and not here.tiebreaker) or not volume.replicated:
+    there = here is not None and here.usable and not here.tiebreaker
+    if not volume.replicated or (here is not None and there and (here.diskful or here.in_use)):
         yield volume.device(node)
         return
     with world.locks.share(attachment_lock(volume.name, node)):
         label = f"attachment of {volume.name} on {node}"
         with world.undo.borrow(label, _give_back, world, controller, volume, node):
-            controller.attach(volume.name, node, volume.settings, volume.layers)
+            if not there:
+                controller.attach(volume.name, node, volume.settings, volume.layers)
         yield volume.device(node)
 
 
