@@ -323,7 +323,8 @@ expect() { # EXPRESSION WHERE WHAT; uses `text` and `problems` of its caller
 
 # What the lab runs on: its hosts, its volumes, and what a host of OpenNebula has.
 LAB_PACKAGES="python3=python3 sshd=openssh-server ssh=openssh-client ip=iproute2 losetup=mount unshare=util-linux
-    qemu-img=qemu-utils mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs nbdcopy=libnbd-bin openssl=openssl curl=curl ps=procps"
+    qemu-img=qemu-utils mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs nbdcopy=libnbd-bin openssl=openssl curl=curl ps=procps
+    bunzip2=bzip2 unxz=xz-utils"
 
 # Gets ready what the lab needs: packages, and the Python environment of this checkout with these requirements.
 # Says what is left out where something is missing.
