@@ -21,8 +21,8 @@ State = dict[Key, str]
 LOCKS = Path("/run/lock/one")
 # Where each host's directories of drivers are, below the host's base and on the host itself.
 HOST_TREES = {"one/datastores": "/var/lib/one/datastores", "vartmp": "/var/tmp", "tmp": "/tmp"}
-# TMPDIR of the drivers is in /var/tmp too, which is the lab's own.
-FRONTEND_TREES = ("/var/tmp", "/var/lib/one/datastores")
+# The rest of the front-end's /var/tmp is the machine's, seen through an overlay.
+FRONTEND_TREES = ("/var/tmp/import", "/var/tmp/drivers", "/var/lib/one/datastores")
 FRONTEND = "front-end"
 _BLOCK = 1 << 16
 _PATIENCE = 20.0
