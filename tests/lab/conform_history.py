@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Optional
 
 from lab import conform
-from lab.controller import drbd_kernel, progress, satellites
+from lab.controller import drbd_events, progress, satellites
 from lab.controller.cluster import Cluster, Group, new_uuid
+from lab.controller.volumes import Content
 
 NAME = re.compile(r"/resource-definitions/([^/]+)|/clone/([^/]+)")
 NAME_KEYS = ("name", "resource_definition_name", "to_resource", "resource_name")
@@ -233,7 +234,7 @@ class History(conform.Replay):
         broken = [(name, node, peer) for name, node, peer in lost if (name, peer, node) in lost and node < peer
                   and self.cluster.online(node) and self.cluster.online(peer)]
         for name, node, peer in broken:
-            drbd_kernel.lose(self.cluster, name, node, peer)
+            drbd_events.lose(self.cluster, name, node, peer)
         return bool(broken)
 
     def _properties_set_by_hand(self, step: Step) -> bool:
@@ -306,7 +307,7 @@ class Hosts:
         self.cluster.openers.clear()
         for node in list(self.cluster.nodes.values()):
             if not node.linked:
-                drbd_kernel.join(self.cluster, node.name)
+                drbd_events.join(self.cluster, node.name)
             elif not node.online:
                 satellites.come_back(self.cluster, node.name)
 
@@ -325,7 +326,7 @@ class Hosts:
             for number in owner.volumes:
                 self.cluster.volumes.detach(satellites.content(owner, number), owner.node)
         for number in one.volumes:
-            self.cluster.volumes.delete(satellites.Content(one.name, number))
+            self.cluster.volumes.delete(Content(one.name, number))
         del self.cluster.definitions[name.upper()]
 
     def happen(self, fact: dict[str, Any]) -> None:
@@ -356,18 +357,18 @@ class Hosts:
             self.happen({**fact, "note": ""})
 
     def _hold(self, fact: dict[str, Any], found: re.Match[str]) -> None:
-        drbd_kernel.open_device(self.cluster, found.group(1), fact["node"], found.group(2))
+        drbd_events.open_device(self.cluster, found.group(1), fact["node"], found.group(2))
 
     def _writers(self, fact: dict[str, Any], found: re.Match[str]) -> None:
         names = re.search(r"for r in ([^;]+);", fact["command"])
         for name in names.group(1).split() if names else ():
-            drbd_kernel.open_device(self.cluster, name, fact["node"], "rw")
+            drbd_events.open_device(self.cluster, name, fact["node"], "rw")
 
     def _close(self, fact: dict[str, Any], found: re.Match[str]) -> None:
         if "hold.pid" in fact["command"] or "closed" in fact.get("stdout", ""):
             for name, node in list(self.cluster.openers):
                 if node == fact["node"].upper() and "writer" not in fact["command"]:
-                    drbd_kernel.close_device(self.cluster, name, node)
+                    drbd_events.close_device(self.cluster, name, node)
 
     def _write(self, fact: dict[str, Any], found: re.Match[str]) -> None:
         one = self.cluster.definition(found.group(1))
@@ -375,8 +376,8 @@ class Hosts:
         if one is not None:
             satellites.wrote(self.cluster, one, 0, max(bytes_ // 1024, 1))
         if self.cluster.openers.get((found.group(1).upper(), fact["node"].upper())) != "rw":
-            drbd_kernel.open_device(self.cluster, found.group(1), fact["node"], "rw")
-            drbd_kernel.close_device(self.cluster, found.group(1), fact["node"])
+            drbd_events.open_device(self.cluster, found.group(1), fact["node"], "rw")
+            drbd_events.close_device(self.cluster, found.group(1), fact["node"])
 
     def _stop(self, fact: dict[str, Any], found: re.Match[str]) -> None:
         self.pending[fact["node"]] = lambda: satellites.go_offline(self.cluster, fact["node"])
@@ -385,17 +386,17 @@ class Hosts:
         self.pending[fact["node"]] = lambda: satellites.come_back(self.cluster, fact["node"])
 
     def _kill(self, fact: dict[str, Any], found: re.Match[str]) -> None:
-        self.pending[fact["node"]] = lambda: drbd_kernel.kill(self.cluster, fact["node"])
+        self.pending[fact["node"]] = lambda: drbd_events.kill(self.cluster, fact["node"])
 
     def _cut(self, fact: dict[str, Any], found: re.Match[str]) -> None:
-        self.pending[fact["node"]] = lambda: drbd_kernel.cut(self.cluster, fact["node"])
+        self.pending[fact["node"]] = lambda: drbd_events.cut(self.cluster, fact["node"])
 
     def _join(self, fact: dict[str, Any], found: re.Match[str]) -> None:
-        self.pending[fact["node"]] = lambda: drbd_kernel.join(self.cluster, fact["node"])
+        self.pending[fact["node"]] = lambda: drbd_events.join(self.cluster, fact["node"])
 
     def _reconnect(self, fact: dict[str, Any], found: re.Match[str]) -> None:
         self.cluster.stuck.discard(fact["node"].upper())
-        drbd_kernel.reconnect(self.cluster, found.group(1), fact["node"])
+        drbd_events.reconnect(self.cluster, found.group(1), fact["node"])
         progress.complete(self.cluster)
 
 

@@ -26,7 +26,6 @@ from .answers import (
     ERROR,
     INFO,
     MODIFIED,
-    MODIFY,
     RESOURCE,
     VOLUME,
     WARN,

@@ -23,14 +23,14 @@ def delete(cluster: Cluster, answer: Answer, owner: Resource, keep_tiebreaker: b
         raise Refused(ERROR | 997, f"Last resource of '{one.name}' with disk still has diskless resources attached.")
     if _taken_over(cluster, answer, owner, keep_tiebreaker):
         return
-    if quorum.is_tiebreaker(owner) and _wanted_without(cluster, owner):
+    if quorum.is_tiebreaker(owner) and _wanted_without(cluster, owner, quorum.enabled(cluster, one)):
         one.props[quorum.TIEBREAKER] = "False"
         answer.add(INFO | 10002, f"Disabling auto-tiebreaker on resource-definition '{one.name}' as tiebreaker "
                                  "resource was manually deleted")
     _remove(cluster, answer, owner)
 
 
-def _wanted_without(cluster: Cluster, owner: Resource, enabled: bool = True) -> bool:
+def _wanted_without(cluster: Cluster, owner: Resource, enabled: bool) -> bool:
     return cluster.online(owner.node) and quorum.tiebreaker(owner.definition, without=owner) is None and \
         quorum.votes(cluster, owner.definition, without=owner).wants_tiebreaker(enabled)
 

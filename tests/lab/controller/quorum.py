@@ -44,7 +44,7 @@ def votes(cluster: Cluster, one: Definition, without: Optional[Resource] = None)
     """Count the resources of a definition, leaving one out if asked to."""
     present = [owner for owner in one.resources.values() if owner is not without and counts(cluster, owner)]
     diskless = [owner for owner in present if owner.diskless]
-    return Votes(len(present) - len(diskless), len(diskless), len([owner for owner in diskless if is_tiebreaker(owner)]))
+    return Votes(len(present) - len(diskless), len(diskless), sum(is_tiebreaker(owner) for owner in diskless))
 
 
 def is_tiebreaker(owner: Resource) -> bool:

@@ -23,9 +23,11 @@ from .answers import (
     is_error,
 )
 from .cluster import Cluster, Definition, Resource, Snapshot, Volume, VolumeDefinition
+from .contents import opened
 from .placement import layer_stack
 from .providers import wipe
 from .router import Request, route
+from .volumes import Content, Opening
 
 ONE = "/v1/resource-definitions/{resource}"
 
@@ -158,7 +160,7 @@ def _fill(cluster: Cluster, source: Definition, one: Snapshot, owner: Resource, 
     if where.node or not any(other is not owner and other.volumes[volume.number].size
                              for other in owner.definition.resources.values()):
         taken = owner.node.upper() in one.taken
-        snapped = satellites.Content(source.name, volume.number, where.node)
+        snapped = Content(source.name, volume.number, where.node)
         if not taken:
             cluster.volumes.create(where, satellites.size_bytes(cluster, owner, kind, size))
         elif snapped == where:
@@ -229,7 +231,7 @@ def _clear(cluster: Cluster, answer: Answer, owner: Definition, one: Snapshot) -
     """Delete all resources of a definition and give it the volumes of the snapshot."""
     answer.add(DELETED, f"Resource definition '{owner.name}' marked for deletion.")
     open_ones = {(resource.node, number) for resource in owner.resources.values() for number in resource.volumes
-                 if satellites.opened(cluster, resource, number) is not satellites.Opening.NO}
+                 if opened(cluster, resource, number) is not Opening.NO}
     cluster.held = {(owner.name, *key) for key in open_ones if "DRBD" not in (owner.stacks() or [[]])[0]}
     definitions.take_down(cluster, answer, owner)
     owner.resources.clear()

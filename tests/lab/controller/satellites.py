@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Callable, Iterable, Optional
+from collections.abc import Iterable
+from typing import Callable, Optional
 
 from . import drbd, providers
-from .answers import Answer, CREATED, DELETED, ERROR, Hang, MODIFIED, VOLUME
+from .answers import CREATED, DELETED, ERROR, MODIFIED, VOLUME, Answer, Hang
 from .cluster import Cluster, Definition, Resource, Volume, milliseconds
-from .volumes import Content, Opening
+from .contents import content
 
 GRANULARITY = "StorDriver/internal/AllocationGranularity"
 SMALLEST_WIPED = 4  # KiB; the quick wipe of a smaller volume fails
@@ -15,11 +16,6 @@ SMALLEST_WIPED = 4  # KiB; the quick wipe of a smaller volume fails
 
 class Failed(Exception):
     """A satellite could not do its part; the text is its message."""
-
-
-def content(owner: Resource, number: int) -> Content:
-    """Name the bytes of a volume: replicas under DRBD share them."""
-    return Content(owner.definition.name, number, "" if "DRBD" in owner.layers else owner.node)
 
 
 def kind_of(cluster: Cluster, owner: Resource, volume: Volume) -> str:
@@ -107,9 +103,7 @@ def _apply(cluster: Cluster, answer: Optional[Answer], owner: Resource, volume: 
         volume.lost = False
         measure(owner, volume, kind, wanted.size)
         say(answer, owner, volume, kind, MODIFIED, "resized")
-    elif volume.lost and cluster.version.has("loop_device_measured"):
-        measure(owner, volume, kind, wanted.size)
-    elif kind == "LVM_THIN" and owner.known:
+    elif volume.lost and cluster.version.has("loop_device_measured") or kind == "LVM_THIN" and owner.known:
         measure(owner, volume, kind, wanted.size)
     elif kind == "FILE_THIN" and (volume.lost or not _unmeasured(cluster, owner)):
         volume.lost = False
@@ -181,14 +175,6 @@ def say(answer: Optional[Answer], owner: Resource, volume: Volume, kind: str, co
         label = providers.PROVIDERS[kind].label
         text = f"({owner.node}) Volume number {volume.number} of resource '{owner.definition.name}' [{label}] {word}"
         answer.add(VOLUME | code, text, {"VlmNr": str(volume.number)})
-
-
-def opened(cluster: Cluster, owner: Resource, number: int) -> Opening:
-    """Tell how the device of a volume is held open on its node, by the lab or really."""
-    lab = cluster.openers.get((owner.definition.name.upper(), owner.node.upper()))
-    if lab:
-        return Opening.WRITE if lab == "rw" else Opening.READ
-    return cluster.volumes.opening(content(owner, number), owner.node)
 
 
 def remove(cluster: Cluster, answer: Optional[Answer], owner: Resource) -> None:

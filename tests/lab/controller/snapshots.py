@@ -22,6 +22,7 @@ from .answers import (
 from .cluster import SNAPSHOT_KINDS, Cluster, Definition, Resource, Snapshot, new_uuid
 from .providers import PROVIDERS
 from .router import Request, route
+from .volumes import Content
 
 PATH = "/v1/resource-definitions/{resource}/snapshots"
 ONE = PATH + "/{snapshot}"
@@ -301,7 +302,7 @@ def drop_from(cluster: Cluster, answer: Optional[Answer], owner: Definition, one
     for number in sorted(held["volumes"]):
         shared = "DRBD" in held["layers"]
         if not shared or not one.taken:
-            cluster.volumes.delete_snapshot(satellites.Content(owner.name, number, "" if shared else node), one.name)
+            cluster.volumes.delete_snapshot(Content(owner.name, number, "" if shared else node), one.name)
         if answer is not None:
             pool = cluster.pool(node, held["pools"][number])
             label = PROVIDERS[pool.kind if pool else "DISKLESS"].label
