@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from lab import conform
 
 RECORDINGS = Path(__file__).parent / "data" / "linstor"

@@ -10,16 +10,16 @@ host, so capacities and allocated sizes may be off by SLACK.
 from __future__ import annotations
 
 import argparse
-import copy
 import gzip
 import json
 import random
 import re
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Optional
 
 from lab.controller import features, router, satellites
 from lab.controller.answers import CODE_BITS, TYPE_BITS, Hang
@@ -177,7 +177,8 @@ class Replay:
         requests = self.blocks[block] * 2 + list(range(self.sizes[block]))
         changed = self.schedules[block]
         if chance.random() < 0.3:  # all start anew, in another order
-            return {block: Schedule([*chance.sample(range(self.sizes[block]), self.sizes[block]), *changed.steps][:LONGEST])}
+            order = chance.sample(range(self.sizes[block]), self.sizes[block])
+            return {block: Schedule([*order, *changed.steps][:LONGEST])}
         for _ in range(chance.choice((1, 1, 2))):
             changed = changed.with_step(chance.choice(requests), chance.randrange(LONGEST), chance.choice((1, 1, 3)))
         return {block: changed}
@@ -284,7 +285,7 @@ class Schedule:
     def __init__(self, steps: Optional[list[int]] = None) -> None:
         self.steps = steps or []
 
-    def with_step(self, request: int, place: int, times: int = 1) -> "Schedule":
+    def with_step(self, request: int, place: int, times: int = 1) -> Schedule:
         """Return a schedule in which a request takes `times` more steps at a place."""
         steps = self.steps + [STAY] * (place - len(self.steps))
         return Schedule([*steps[:place], *[request] * times, *steps[place:]])

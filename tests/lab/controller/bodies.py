@@ -6,7 +6,7 @@ bodies.json has one entry a handler: keys with their types; "key@1.31,1.33" is k
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,14 @@ class Unparsable(Exception):
     """The body is no JSON of the shape the handler knows; the text says where."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def _schemas() -> dict[str, Any]:
     text = (Path(__file__).with_name("bodies.json")).read_text(encoding="utf-8")
     schemas: dict[str, Any] = json.loads(text)
     return schemas
 
 
-@lru_cache(maxsize=None)
+@cache
 def schema(handler: str, version: str) -> Any:
     """Return the body schema of "METHOD /path/{param}" for a version such as "1.33", None for no body."""
     found = _schemas().get(handler)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable
+from collections.abc import Iterable
+from typing import Any
 
 from .cluster import UNLIMITED, Cluster, Pool, Snapshot
 from .providers import CHUNK

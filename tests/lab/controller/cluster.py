@@ -6,8 +6,9 @@ import contextlib
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Optional
 
 from .features import Version
 from .properties import table
@@ -137,7 +138,7 @@ class Resource:
     connection broke by itself (`broken`).
     """
 
-    definition: "Definition"
+    definition: Definition
     node: str
     layers: list[str]
     flags: list[str] = field(default_factory=list)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, Optional
 
@@ -19,7 +19,7 @@ ALSO_ALLOWED = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def _tables() -> dict[str, Any]:
     text = Path(__file__).with_name("properties.json").read_text(encoding="utf-8")
     tables: dict[str, Any] = json.loads(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import socket
@@ -40,7 +41,7 @@ class Controller:
         self._server: Optional[ThreadingHTTPServer] = None
         self._scheme = "http"
 
-    def start(self, host: str = "127.0.0.1", port: int = 0, tls: Optional[Tls] = None) -> "Controller":
+    def start(self, host: str = "127.0.0.1", port: int = 0, tls: Optional[Tls] = None) -> Controller:
         """Listen on host and port (0: any free one) and serve in threads until `stop`."""
         handler = type("Handler", (_Handler,), {"controller": self})
         self._server = _Server((host, port), handler)
@@ -73,7 +74,7 @@ class Controller:
         assert self._server is not None
         return f"{self._scheme}://{self._server.server_address[0]}:{self.port}"
 
-    def __enter__(self) -> "Controller":
+    def __enter__(self) -> Controller:
         return self if self._server else self.start()
 
     def __exit__(self, *problem: object) -> None:
@@ -201,10 +202,8 @@ class _Handler(BaseHTTPRequestHandler):
         response = self.controller.answer(self.command, self.path, headers, raw)
         if response is None:
             self.close_connection = True
-            try:
+            with contextlib.suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             return
         self._send(response)
 

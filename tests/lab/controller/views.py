@@ -228,7 +228,7 @@ def group(one: Group) -> dict[str, Any]:
 
 def node(one: Node) -> dict[str, Any]:
     """Return a node with what its satellite supports."""
-    providers = [kind for kind in (*one.providers, "REMOTE_SPDK", "EBS_INIT", "EBS_TARGET")]
+    providers = [*one.providers, "REMOTE_SPDK", "EBS_INIT", "EBS_TARGET"]
     layers = list(one.layers)
     if not one.online:
         providers, layers = ["DISKLESS", "REMOTE_SPDK", "EBS_INIT", "EBS_TARGET"], ["STORAGE"]
