@@ -32,13 +32,31 @@ DS_MAD_CONF = [ NAME = "linstor_un" ]
 """
 
 
+def furnish(directory: Path) -> Path:
+    """Lay out what OpenNebula has before the driver is installed."""
+    (directory / "var" / "remotes" / "vmm" / "kvm").mkdir(parents=True)
+    (directory / "etc" / "vmm_exec").mkdir(parents=True)
+    (directory / "etc" / "oned.conf").write_text(ONED_CONF)
+    (directory / "etc" / "vmm_exec" / "vmm_execrc").write_text('LIVE_DISK_SNAPSHOTS="kvm-qcow2 kvm-linstor_un"\n')
+    return directory
+
+
 @pytest.fixture
 def location(tmp_path: Path) -> Path:
-    (tmp_path / "var" / "remotes" / "vmm" / "kvm").mkdir(parents=True)
-    (tmp_path / "etc" / "vmm_exec").mkdir(parents=True)
-    (tmp_path / "etc" / "oned.conf").write_text(ONED_CONF)
-    (tmp_path / "etc" / "vmm_exec" / "vmm_execrc").write_text('LIVE_DISK_SNAPSHOTS="kvm-qcow2 kvm-linstor_un"\n')
-    return tmp_path
+    return furnish(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """An installation that nobody changes, and what install.sh said."""
+    directory = furnish(tmp_path_factory.mktemp("first"))
+    return directory, install(directory)
+
+
+@pytest.fixture
+def installed(first: tuple[Path, str], tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(first[0], tmp_path / "copy", symlinks=True))
 
 
 def run(location: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -60,54 +78,44 @@ def state(directory: Path) -> dict[str, str]:
     return {str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_scripts_run_with_the_interpreter_that_has_the_packages(location: Path) -> None:
-    install(location)
-    script = location / "var/remotes/tm/linstor_un/clone"
+def test_scripts_run_with_the_interpreter_that_has_the_packages(installed: Path) -> None:
+    script = installed / "var/remotes/tm/linstor_un/clone"
     assert script.read_text().splitlines()[0] == f"#!{sys.executable}"
     result = subprocess.run([script, "--version"], capture_output=True, text=True, check=True, env={})
     assert result.stdout.strip() == "2.0.0"
 
 
-def test_the_library_is_compiled_for_its_first_run(location: Path) -> None:
-    install(location)
-    assert list((location / "var/remotes/lib/linstor_un").rglob("main*.pyc"))
+def test_the_library_is_compiled_for_its_first_run(installed: Path) -> None:
+    assert list((installed / "var/remotes/lib/linstor_un").rglob("main*.pyc"))
 
 
-def test_installing_again_changes_nothing(location: Path) -> None:
-    install(location)
-    before = state(location)
-    install(location)
-    assert state(location) == before
+def test_installing_again_changes_nothing(installed: Path) -> None:
+    before = state(installed)
+    install(installed)
+    assert state(installed) == before
 
 
-def test_an_edited_configuration_is_kept(location: Path) -> None:
-    install(location)
-    conf = location / "var/remotes/etc/datastore/linstor_un/linstor_un.conf"
+def test_installing_again_keeps_an_edited_configuration_and_no_stray_module(installed: Path) -> None:
+    conf = installed / "var/remotes/etc/datastore/linstor_un/linstor_un.conf"
     conf.write_text("REPLICA_COUNT=3\n")
-    install(location)
-    assert conf.read_text() == "REPLICA_COUNT=3\n"
-
-
-def test_an_older_library_leaves_no_module_behind(location: Path) -> None:
-    install(location)
-    stray = location / "var/remotes/lib/linstor_un/gone.py"
+    stray = installed / "var/remotes/lib/linstor_un/gone.py"
     stray.write_text("")
-    install(location)
+    install(installed)
+    assert conf.read_text() == "REPLICA_COUNT=3\n"
     assert not stray.exists()
 
 
-def test_oned_conf_is_never_edited_but_everything_missing_in_it_is_named(location: Path) -> None:
-    said = install(location)
+def test_oned_conf_is_never_edited_but_everything_missing_in_it_is_named(first: tuple[Path, str]) -> None:
+    location, said = first
     assert (location / "etc" / "oned.conf").read_text() == ONED_CONF
     to_do = [line.split("to do")[1].split(":")[1].strip() for line in said.splitlines() if "to do" in line]
     assert to_do[:5] == ["TM_MAD", "DATASTORE_MAD", "DATASTORE_MAD", "TM_MAD_CONF", "DS_MAD_CONF"]
 
 
-def test_check_is_content_with_a_complete_installation(location: Path) -> None:
-    install(location)
-    assert run(location, "--check").returncode == 1
-    (location / "etc" / "oned.conf").write_text(ONED_CONF_DONE)
-    result = run(location, "--check")
+def test_check_is_content_with_a_complete_installation(installed: Path) -> None:
+    assert run(installed, "--check").returncode == 1
+    (installed / "etc" / "oned.conf").write_text(ONED_CONF_DONE)
+    result = run(installed, "--check")
     assert result.returncode == 0, result.stdout
     assert "to do" not in result.stdout and "wrong" not in result.stdout
 
@@ -115,20 +123,19 @@ def test_check_is_content_with_a_complete_installation(location: Path) -> None:
 @pytest.mark.parametrize(
     "spoil", ["tm/linstor_un/clone", "lib/linstor_un/naming.py", "etc/datastore/linstor_un/linstor_un.conf"]
 )
-def test_check_finds_what_is_missing_or_old_and_changes_nothing(location: Path, spoil: str) -> None:
-    install(location)
-    (location / "etc" / "oned.conf").write_text(ONED_CONF_DONE)
-    path = location / "var/remotes" / spoil
+def test_check_finds_what_is_missing_or_old_and_changes_nothing(installed: Path, spoil: str) -> None:
+    (installed / "etc" / "oned.conf").write_text(ONED_CONF_DONE)
+    path = installed / "var/remotes" / spoil
     if path.suffix == ".conf":
         path.unlink()
     else:
         path.write_text(path.read_text() + "# older\n")
-    before = state(location)
-    result = run(location, "--check")
+    before = state(installed)
+    result = run(installed, "--check")
     assert result.returncode == 1
     named = "lib/linstor_un is not of version" if spoil.startswith("lib/") else spoil
     assert any("wrong" in line and named in line for line in result.stdout.splitlines())
-    assert state(location) == before
+    assert state(installed) == before
 
 
 def test_a_python_without_the_packages_is_refused(location: Path, tmp_path: Path) -> None:
