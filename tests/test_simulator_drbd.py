@@ -204,6 +204,7 @@ def test_a_reader_is_invisible_and_leaves_a_deleted_replica_half_gone() -> None:
     lab = Lab()
     lab.disk("n1", "n2")
     lab.ask("PUT", RD, {"override_props": {"DrbdOptions/auto-add-quorum-tiebreaker": "False"}})
+    lab.ask("POST", f"{RD}/resources/n3/make-available", {"diskful": False})
     lab.open("n3", "ro")
     assert lab.shown("n3")["state"] == {"in_use": False}
     assert lab.codes("DELETE", f"{RD}/resources/n3") == (500, [998, 998])
