@@ -110,13 +110,16 @@ def ln(world: World, request: LnRequest) -> str:
     """Give a VM an image itself, attached and linked on its host.
 
     A persistent image is marked as this VM's disk, for the monitoring; a CDROM is shared by many VMs
-    and is marked with nothing.
+    and is marked with nothing. Raises InUse for one that LINSTOR is deleting: it would still be attached.
     """
     target = request.target
     disk = _disk_to_make(world, target)
     settings = world.settings(world.cloud.datastore(request.datastore_id))
     controller = world.connect(settings)
-    volume = volumes.look(controller, request.source, settings, Kib(0))
+    source = controller.definitions([request.source]).get(request.source)
+    if source is None:
+        raise NotFound(f"{request.source}, the image of disk {disk.id}, does not exist on LINSTOR; check the image")
+    volume = volumes.existing(source, controller, settings)
     if not placement.holding(volume.replicas):
         raise Refused(f"{request.source} has no replica on an online node, so disk {disk.id} cannot use it")
     _attach_and_link(world, controller, volume, target)
