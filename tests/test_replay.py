@@ -197,6 +197,12 @@ def test_every_judged_action_is_described() -> None:
         assert f"`{action}`" in text, action
 
 
+def test_a_directory_without_recordings_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        replay.main([str(tmp_path)])
+    assert "no recordings there" in capsys.readouterr().err
+
+
 def test_differences_name_each_change() -> None:
     one = Definition(1024, {}, frozenset({"a"}), frozenset(), frozenset(), frozenset())
     before = Snapshot({"x": one, "y": one}, {("h", "/p"): "directory", ("h", "/q"): "file 1"})

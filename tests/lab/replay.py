@@ -22,7 +22,8 @@ from lab.oned.recordings import Call, Recording, read_recording, recordings
 from lab.opennebula.frontend import REPOSITORY
 from lab.opennebula.interpreter import open_the_way
 from lab.replaying import effects, facts
-from lab.replaying.judge import RULES, Case, failed_cleanly, succeeded
+from lab.replaying.case import Case
+from lab.replaying.judge import RULES, failed_cleanly, succeeded
 from lab.replaying.needs import Needs
 from lab.replaying.refusals import injected, must_fail
 from lab.replaying.world import World
@@ -59,6 +60,7 @@ class Lab:
         """End hosts and devices."""
         self.volumes.close()
         self.hosts.close()
+        kernel.unmount("/var/tmp")
 
     def replay(self, recording: Recording) -> list[Verdict]:
         """Replay one recording from its start."""

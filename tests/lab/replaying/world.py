@@ -84,10 +84,6 @@ class World:
         """Return a datastore, an empty one for a number nobody knows."""
         return self._datastores.get(number) or Datastore(number, "", "", {})
 
-    def settings_of(self, number: int) -> Mapping[str, str]:
-        """Return the attributes of a datastore."""
-        return self.datastore(number).template
-
     def tm_mad(self, number: int) -> str:
         """Return the transfer driver of a datastore."""
         return self.datastore(number).tm_mad

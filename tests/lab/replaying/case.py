@@ -1,0 +1,100 @@
+"""One finished call between two moments, and what the rules of several actions look at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Optional
+
+from lab.oned.answers import CLOSE, OPEN, Misread, Outcome
+from lab.oned.recordings import Call
+from lab.replaying.facts import Datastore
+from lab.replaying.snapshot import Definition, Snapshot, differences
+from lab.replaying.world import World
+
+FILE_SYSTEMS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "vfat", "swap"}
+_LOG = re.compile(r"(ERROR|INFO|WARN|DEBUG): ")
+
+
+@dataclass
+class Case:
+    """One finished call between two moments; complaints gather in `wrong`."""
+
+    world: World
+    call: Call
+    before: Snapshot
+    after: Snapshot
+    outcome: Outcome
+    wrong: list[str]
+
+    def unless(self, condition: object, complaint: str) -> bool:
+        """Note the complaint unless the condition holds; returns whether it does."""
+        if not condition:
+            self.wrong.append(complaint)
+        return bool(condition)
+
+    def nothing_else_changed(
+        self, definitions: Collection[str] = (), files: Collection[tuple[str, str]] = ()
+    ) -> None:
+        """Note everything that changed beside the definitions and files named."""
+        seen = [place for host, path in files for place in self.world.everywhere(host, path)]
+        self.wrong += differences(self.before, self.after, definitions, seen)
+
+    def read(self, reader: Callable[[Outcome], object]) -> object:
+        """Return stdout as oned parses it, None (and a complaint) when it cannot."""
+        try:
+            return reader(self.outcome)
+        except Misread as misread:
+            self.wrong.append(f"stdout: {misread}")
+            return None
+
+
+def plain_lines(stderr: str) -> list[str]:
+    return [line for line in stderr.splitlines() if not _LOG.match(line) and line not in (OPEN, CLOSE)]
+
+
+def complete(case: Case, name: str, size: int, datastore: Datastore) -> Optional[Definition]:
+    """Check existence, size in MiB, replicas and that the definition is not marked as half-made."""
+    made = case.after.definitions.get(name)
+    if not case.unless(made, f"{name} does not exist") or made is None:
+        return None
+    case.unless(made.size >= size << 10, f"{name} has {made.size} KiB, asked for {size} MiB")
+    case.unless("Aux/one/STATE" not in made.props, f"{name} is left in state {made.props.get('Aux/one/STATE')}")
+    case.unless(not made.flags, f"{name} has flags {sorted(made.flags)}")
+    count = case.world.replica_count(datastore)
+    case.unless(len(made.replicas) == count, f"{name} has replicas on {sorted(made.replicas)}, wanted {count}")
+    return made
+
+
+def holds_content(case: Case, name: str, content: Optional[str]) -> None:
+    """Compare the bytes with what is wanted (None: anything), and remember them."""
+    found = case.world.linstor.fingerprint(name)
+    case.unless(content in (None, found), f"{name} has not the right bytes")
+    case.world.known[name] = found
+
+
+def still(case: Case, name: str) -> None:
+    """A volume that was only read has the bytes it had."""
+    case.unless(case.world.linstor.fingerprint(name) == case.world.known.get(name), f"the bytes of {name} changed")
+
+
+def holds(case: Case, name: str, kind: str) -> None:
+    found = case.world.signature(name)
+    case.unless(found == kind, f"{name} holds {found or 'no file system'}, wanted {kind}")
+
+
+def only_snapshot_of(case: Case, source: str, name: str, datastore: Datastore) -> None:
+    """The image is as before; CLONE_MODE=snapshot may have left one snapshot named as the clone."""
+    before, after = case.before.definitions[source], case.after.definitions.get(source)
+    expected = before
+    if datastore.template.get("CLONE_MODE") == "snapshot":
+        expected = replace(before, snapshots=before.snapshots | {name})
+    case.unless(after in (before, expected), f"image {source} changed from {before} to {after}")
+
+
+def gone(case: Case, *names: str, files: Collection[tuple[str, str]] = ()) -> None:
+    for name in names:
+        case.unless(name not in case.after.definitions, f"{name} is still there")
+        case.world.known.pop(name, None)
+    case.nothing_else_changed(names, files)
