@@ -182,7 +182,17 @@ def test_more_replicas_than_nodes_are_refused_and_nothing_is_placed(stage: Stage
     stage.lin.add_volume(name, SIZE)
     text = sentence(lambda: stage.lin.place(name, stage.settings, count=len(stage.nodes) + 1), NotEnoughSpace)
     assert text.startswith(f"cannot place {name} on {len(stage.nodes) + 1} nodes")
+    assert all(f" MiB in {stage.settings.storage_pools[0]} on {node}" in text for node in stage.nodes)
     assert stage.lin.replicas(name) == []
+
+
+def test_a_pool_that_is_not_there_is_told_when_nothing_can_be_placed(stage: Stage) -> None:
+    name = stage.name("a")
+    stage.lin.define(name, stage.settings, {MARK: stage.prefix})
+    stage.lin.add_volume(name, SIZE)
+    elsewhere = replace(stage.settings, storage_pools=("nowhere",))
+    text = sentence(lambda: stage.lin.place(name, elsewhere), NotEnoughSpace)
+    assert text.endswith("; there is no such storage pool, check STORAGE_POOL")
 
 
 def test_replicas_come_on_exactly_the_nodes_asked_for_even_if_one_is_there(stage: Stage) -> None:

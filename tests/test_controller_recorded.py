@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from linstor_un.adapters import controller_answers as answers
 from linstor_un.adapters import controller_parsing as parsing
-from linstor_un.adapters.controller_capacity import capacity_of
+from linstor_un.adapters.controller_capacity import capacity_of, room_in
 from linstor_un.adapters.controller_features import FIRST_REST, understands
 from linstor_un.adapters.controller_link import Lost, Reply
 from linstor_un.errors import DriverError, Exists, Failed, InUse, NotEnoughSpace, NotFound, Refused, Unsupported
@@ -144,6 +145,14 @@ def test_capacity_counts_a_shared_pool_once_and_only_what_is_allowed() -> None:
     assert capacity_of(pools(10, 10, 10), ["N1"], 1, []).available == 10
     assert capacity_of(pools(10, 10), [], 1, ["zfs"]).available == 0
     assert capacity_of(pools(10, kind="DISKLESS"), [], 1, []).total == 0
+
+
+def test_room_is_told_where_there_is_most_first_and_offline_nodes_are_named() -> None:
+    offline = replace(pools(0)[0], node="n9", free=None)
+    assert room_in([*pools(1024, 5 << 10), offline]) == "free now: 5 MiB in p on n1, 1 MiB in p on n0; n9 offline"
+    assert room_in([offline]) == "free now: nothing; n9 offline"
+    assert room_in(pools(*range(7))).endswith(", less in 2 more")
+    assert "check STORAGE_POOL" in room_in([])
 
 
 @given(st.lists(st.integers(0, 1 << 40), max_size=6), st.integers(1, 4))

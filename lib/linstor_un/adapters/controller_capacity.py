@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from ..units import Kib
 from ..world import Capacity, Pool
 
+_TOLD = 5
+
 
 def capacity_of(pools: Sequence[Pool], nodes: Sequence[str], replicas: int, providers: Sequence[str]) -> Capacity:
     """Return what volumes can be asked for in these pools, in KiB.
@@ -36,6 +38,22 @@ def capacity_of(pools: Sequence[Pool], nodes: Sequence[str], replicas: int, prov
         available=Kib(_spread(list(free.values()), replicas)),
         largest=Kib(sorted([0] * replicas + list(largest.values()))[-replicas]),
     )
+
+
+def room_in(pools: Sequence[Pool]) -> str:
+    """Return what is free where, for whom LINSTOR found no place: its own answer lists criteria and not the pools.
+
+    Free space is told in MiB, the unit of SIZE in OpenNebula; a pool of an offline node is told as such.
+    """
+    if not pools:
+        return "there is no such storage pool, check STORAGE_POOL"
+    known = sorted(((pool.free, pool) for pool in pools if pool.free is not None), key=lambda item: -item[0])
+    told = [f"{free // 1024} MiB in {pool.name} on {pool.node}" for free, pool in known[:_TOLD]]
+    if len(known) > _TOLD:
+        told.append(f"less in {len(known) - _TOLD} more")
+    offline = sorted({pool.node for pool in pools if pool.free is None})
+    silent = [f"{', '.join(offline)} offline"] if offline else []
+    return "free now: " + "; ".join([", ".join(told) or "nothing", *silent])
 
 
 def _spread(sizes: Sequence[int], replicas: int) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
-from ..errors import Exists, Failed, NotEnoughSpace, NotFound, Refused, Unsupported
+from ..errors import DriverError, Exists, Failed, NotEnoughSpace, NotFound, Refused, Unsupported
 from ..retry import until
 from ..settings import Settings
 from ..units import Kib
@@ -12,6 +13,7 @@ from ..world import Replica
 from . import controller_answers as answers
 from .controller_answers import Entry
 from .controller_bodies import definition_body, layer_stack, placement_filter
+from .controller_capacity import room_in
 from .controller_reads import Reads
 from .controller_session import Seen, path
 
@@ -36,7 +38,8 @@ class Definitions(Reads):
         if select:
             body["select_filter"] = select
         address = path("resource-groups", settings.resource_group, "spawn")
-        found = self._change(doing, "POST", address, body, lambda: self._spawned(name, settings, marks))
+        with self._telling_room(settings):
+            found = self._change(doing, "POST", address, body, lambda: self._spawned(name, settings, marks))
         placed = placed_on(found or []) or {item.node: "" for item in self.replicas(name) if item.diskful}
         if not placed:
             raise Failed(f"cannot {doing}: LINSTOR created it without replicas; check the group's place count")
@@ -48,6 +51,21 @@ class Definitions(Reads):
             return seen
         count = settings.replica_count or self.group(settings.resource_group).replicas
         return Seen.DONE if self._deployed(name, count) is Seen.DONE else Seen.PARTLY
+
+    @contextmanager
+    def _telling_room(self, settings: Settings) -> Iterator[None]:
+        """Add to LINSTOR's "not enough available nodes" what room the pools have that it could choose from."""
+        try:
+            yield
+        except NotEnoughSpace as refusal:
+            try:
+                names = settings.storage_pools
+                if not names and settings.resource_group:
+                    names = self.group(settings.resource_group).pools
+                room = room_in(self.pools(names))
+            except DriverError:
+                raise refusal from None
+            raise NotEnoughSpace(f"{refusal}; {room}") from refusal
 
     def _deployed(self, name: str, count: int) -> Seen:
         """Tell whether so many replicas have their devices; while LINSTOR makes one it is listed without."""

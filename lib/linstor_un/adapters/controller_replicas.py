@@ -38,7 +38,8 @@ class Replicas(Definitions):
                 return Seen.NOTHING
             return self._deployed(name, wanted or self.group(found.group).replicas)
 
-        found = self._change(doing, "POST", path("resource-definitions", name, "autoplace"), body, look)
+        with self._telling_room(settings):
+            found = self._change(doing, "POST", path("resource-definitions", name, "autoplace"), body, look)
         if found is None:
             return {item.node: "" for item in self.replicas(name) if item.diskful}
         return placed_on(found)
