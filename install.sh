@@ -335,7 +335,7 @@ prepare_lab() { # NAME...
     exec 9<"$PROJECT" && flock 9 || return 1
     make_environment "$python" "$PROJECT/.venv" "$@" || return 1
     exec 9<&-
-    export PATH=$PATH:/usr/sbin:/sbin PYTHONPATH=$PROJECT/tests:$PROJECT/lib PYTHONDONTWRITEBYTECODE=1
+    export PATH=$PATH:/usr/sbin:/sbin PYTHONPATH=$PROJECT/tests:$PROJECT/lib
 }
 
 # Runs a command of the checkout in namespaces of its own where the user is root, so that it cannot leave anything
