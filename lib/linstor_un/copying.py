@@ -16,7 +16,7 @@ nbdcopy, faster on an idle disk, took several times as long where the processors
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .errors import Refused
 from .units import Bytes
@@ -25,8 +25,7 @@ from .units import Bytes
 TARGET_IS_ZERO = "target-is-zero"
 
 
-@dataclass(frozen=True)
-class End:
+class End(NamedTuple):
     """A device or file as it is on its host: `actual` is its real size in bytes, `block` whether it is a device.
 
     `asked` is what was asked for when it was made; LINSTOR's pools round up, so that `actual` is often more.
@@ -38,8 +37,7 @@ class End:
     asked: Bytes
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """A copying command, and the part of the target, in bytes, that has to be zeroed after it."""
 
     argv: tuple[str, ...]

@@ -11,8 +11,7 @@ The properties `Aux/one/...` of a definition say whose it is.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import NewType, Optional
+from typing import NamedTuple, NewType, Optional
 
 from .errors import BadRequest
 
@@ -66,16 +65,14 @@ def definition_of_source(source: str) -> DefinitionName:
     return DefinitionName(match["name"])
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """A path on a host, as oned writes it in transfer files: HOST:PATH."""
 
     host: str
     path: str
 
 
-@dataclass(frozen=True)
-class DiskPlace:
+class DiskPlace(NamedTuple):
     """Where a VM's disk is to be found: HOST:.../datastores/DS/VM/disk.N.
 
     `datastore_id` is the system datastore, whatever datastore id came as an argument.
@@ -119,8 +116,7 @@ def disk_place(argument: str) -> Optional[DiskPlace]:
     return DiskPlace(spot.host, spot.path, directory, int(match["ds"]), int(match["vm"]), int(match["disk"]))
 
 
-@dataclass(frozen=True)
-class VmDirectory:
+class VmDirectory(NamedTuple):
     """A VM's directory on a host: HOST:.../datastores/DS/VM."""
 
     host: str

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from lxml import etree
 
@@ -24,8 +23,7 @@ LARGEST_SIZE = 1 << 34
 _FORMATS_IN_FSTYPE = frozenset({"", "raw", "qcow2", SAVE_AS})
 
 
-@dataclass(frozen=True)
-class Datastore:
+class Datastore(NamedTuple):
     """A datastore. `kind` is TYPE: 0 image, 1 system, 2 file, 3 backup."""
 
     id: int
@@ -37,8 +35,7 @@ class Datastore:
     template: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Image:
+class Image(NamedTuple):
     """An image. Absent elements are empty strings; id is None in `stat`, which has none.
 
     `registered` is REGTIME, seconds: an id that is used again after a lost database has another.
@@ -61,8 +58,7 @@ class Image:
     snapshots: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Disk:
+class Disk(NamedTuple):
     """A VM's disk. `clone` is None for volatile disks, which have no CLONE."""
 
     id: int
@@ -79,8 +75,7 @@ class Disk:
     datastore_id: Optional[int]
 
 
-@dataclass(frozen=True)
-class History:
+class History(NamedTuple):
     """One record of where a VM is or was."""
 
     host: str
@@ -88,8 +83,7 @@ class History:
     tm_mad: str
 
 
-@dataclass(frozen=True)
-class Vm:
+class Vm(NamedTuple):
     """A VM. `history` is oldest first."""
 
     id: int
@@ -104,8 +98,7 @@ class Vm:
         return next((disk for disk in self.disks if disk.id == disk_id), None)
 
 
-@dataclass(frozen=True)
-class Host:
+class Host(NamedTuple):
     """A host of the host pool. CPU in hundredths of a core: what VMs were promised, and what there is."""
 
     name: str
@@ -114,8 +107,7 @@ class Host:
     cpu_total: int
 
 
-@dataclass(frozen=True)
-class DriverAction:
+class DriverAction(NamedTuple):
     """DS_DRIVER_ACTION_DATA. `image` is None for `monitor`.
 
     `location` and `vm_disks` are DATASTORE_LOCATION and MONITOR_VM_DISKS, which oned (>= 5.10) adds when

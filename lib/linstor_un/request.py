@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from .naming import DefinitionName, DiskPlace, VmDirectory
 from .onexml import Datastore, Image
 from .units import Mib
 
 
-@dataclass(frozen=True)
-class StatRequest:
+class StatRequest(NamedTuple):
     """Tell the size of an image that is about to be registered; it has no id yet, only `image.path`.
 
     `document` is the whole XML as it came, in base64: downloader.sh reads the credentials of a
@@ -23,8 +21,7 @@ class StatRequest:
     document: str
 
 
-@dataclass(frozen=True)
-class CpRequest:
+class CpRequest(NamedTuple):
     """Bring the content of `image.path` in.
 
     `document` (also in StatRequest) is the whole XML as it came, in base64: downloader.sh reads the
@@ -37,8 +34,7 @@ class CpRequest:
     document: str
 
 
-@dataclass(frozen=True)
-class MkfsRequest:
+class MkfsRequest(NamedTuple):
     """Make an empty image of `size` MiB; with `save_as` only its name is asked for, and the copy follows."""
 
     image_id: int
@@ -48,8 +44,7 @@ class MkfsRequest:
     save_as: bool
 
 
-@dataclass(frozen=True)
-class ImageCloneRequest:
+class ImageCloneRequest(NamedTuple):
     """Make image `image_id` a copy of the image that `source` holds, which may be in another datastore."""
 
     image_id: int
@@ -59,8 +54,7 @@ class ImageCloneRequest:
     size: Mib
 
 
-@dataclass(frozen=True)
-class RmRequest:
+class RmRequest(NamedTuple):
     """Remove the image that `source` holds."""
 
     image_id: int
@@ -69,8 +63,7 @@ class RmRequest:
     source: DefinitionName
 
 
-@dataclass(frozen=True)
-class MonitorRequest:
+class MonitorRequest(NamedTuple):
     """Tell a datastore's capacity; `vm_disks` asks for the usage of the VMs' disks as well.
 
     `location` is DATASTORE_LOCATION, the directory on hosts that holds all system datastores.
@@ -81,8 +74,7 @@ class MonitorRequest:
     vm_disks: bool
 
 
-@dataclass(frozen=True)
-class CloneRequest:
+class CloneRequest(NamedTuple):
     """Give a VM's disk its own copy of an image. `datastore_id` is the image's datastore."""
 
     source: DefinitionName
@@ -90,8 +82,7 @@ class CloneRequest:
     datastore_id: int
 
 
-@dataclass(frozen=True)
-class LnRequest:
+class LnRequest(NamedTuple):
     """Give a VM an image itself: persistent, or a CDROM that several VMs share."""
 
     source: DefinitionName
@@ -99,8 +90,7 @@ class LnRequest:
     datastore_id: int
 
 
-@dataclass(frozen=True)
-class MkimageRequest:
+class MkimageRequest(NamedTuple):
     """Give a VM a volatile disk of `size` MiB."""
 
     size: Mib
@@ -109,8 +99,7 @@ class MkimageRequest:
     datastore_id: int
 
 
-@dataclass(frozen=True)
-class MkswapRequest:
+class MkswapRequest(NamedTuple):
     """Give a VM a swap disk of `size` MiB."""
 
     size: Mib
@@ -118,8 +107,7 @@ class MkswapRequest:
     datastore_id: int
 
 
-@dataclass(frozen=True)
-class ContextRequest:
+class ContextRequest(NamedTuple):
     """Make a VM's context image; `argv` is for OpenNebula's own script, as it came."""
 
     argv: tuple[str, ...]
@@ -127,8 +115,7 @@ class ContextRequest:
     datastore_id: int
 
 
-@dataclass(frozen=True)
-class DeleteRequest:
+class DeleteRequest(NamedTuple):
     """Remove a VM's disk from its directory, or, without `disk`, the whole directory."""
 
     directory: VmDirectory
@@ -136,8 +123,7 @@ class DeleteRequest:
     datastore_id: int
 
 
-@dataclass(frozen=True)
-class MvdsRequest:
+class MvdsRequest(NamedTuple):
     """Let go of a persistent image that a VM had on its host."""
 
     disk: DiskPlace

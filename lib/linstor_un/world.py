@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import Callable, Optional, Protocol
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Callable, NamedTuple, Optional, Protocol
 
 from .naming import CREATING, STATE
 from .onexml import Datastore, Vm
@@ -21,8 +22,7 @@ STORAGE = "STORAGE"
 LUKS = "LUKS"
 
 
-@dataclass(frozen=True)
-class Definition:
+class Definition(NamedTuple):
     """A resource definition as the controller's memory has it.
 
     `size` is what was asked for volume 0; the device is larger on pools with a granularity.
@@ -47,8 +47,7 @@ class Definition:
         return self.props.get(STATE) != CREATING
 
 
-@dataclass(frozen=True)
-class Replica:
+class Replica(NamedTuple):
     """One node's resource: a replica (diskful), a diskless attachment or a tiebreaker.
 
     `online` is whether the node's satellite reports on it: where it does not, nothing is known about
@@ -90,8 +89,7 @@ class Replica:
         return self.online and not self.deleting and not self.flags & {"INACTIVE", "EVICTED"}
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """A snapshot definition. `sequence` orders them; names do not (snapshot-10 sorts before snapshot-9)."""
 
     definition: str
@@ -107,8 +105,7 @@ class Snapshot:
         return "SUCCESSFUL" in self.flags
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(NamedTuple):
     """A LINSTOR node."""
 
     name: str
@@ -116,8 +113,7 @@ class Node:
     flags: frozenset[str]
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """A resource group's placement rules."""
 
     name: str
@@ -126,8 +122,7 @@ class Group:
     layers: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Pool:
+class Pool(NamedTuple):
     """A storage pool on one node. Capacities are None while its satellite is offline."""
 
     name: str
@@ -148,8 +143,7 @@ class Pool:
         return self.provider in {"LVM", "LVM_THIN", "ZFS", "ZFS_THIN"}
 
 
-@dataclass(frozen=True)
-class Capacity:
+class Capacity(NamedTuple):
     """What volumes can still be asked for, after replication: KiB."""
 
     total: Kib
@@ -258,8 +252,7 @@ class Controller(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """A program with its arguments on a host; None is the front-end. Nothing is ever read by a shell.
 
     `forward_agent` lets it reach other hosts with the front-end's keys, over a connection of its own.
@@ -267,12 +260,11 @@ class Command:
 
     host: Optional[str]
     argv: Sequence[str]
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = MappingProxyType({})
     forward_agent: bool = False
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How a command ended. Bytes that are not UTF-8 are kept as `surrogateescape` gives them."""
 
     code: int
@@ -280,8 +272,7 @@ class Outcome:
     stderr: str
 
 
-@dataclass(frozen=True)
-class Piped:
+class Piped(NamedTuple):
     """How a pair of commands ended: bytes that the source wrote, and the target's outcome."""
 
     sent: Bytes
@@ -309,8 +300,7 @@ class Hosts(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class CloudHost:
+class CloudHost(NamedTuple):
     """A host as oned knows it. `load` orders hosts by how busy they are; smaller is idler."""
 
     name: str
@@ -331,8 +321,7 @@ class Cloud(Protocol):
         """Return all hosts."""
 
 
-@dataclass(frozen=True)
-class SnapshotUsage:
+class SnapshotUsage(NamedTuple):
     """A disk snapshot as oned numbers it, and its size in MiB."""
 
     disk_id: int
@@ -340,8 +329,7 @@ class SnapshotUsage:
     size: Mib
 
 
-@dataclass(frozen=True)
-class VmUsage:
+class VmUsage(NamedTuple):
     """What a VM's disks take: MiB by disk id, and its disk snapshots."""
 
     vm_id: int
@@ -399,8 +387,7 @@ class Trail(Protocol):
         """Also a line on stderr at the end."""
 
 
-@dataclass(frozen=True)
-class FrontEnd:
+class FrontEnd(NamedTuple):
     """Where things are on this machine.
 
     `remotes` is OpenNebula's remotes directory (/var/lib/one/remotes or $ONE_LOCATION/var/remotes);
