@@ -20,7 +20,6 @@ from lab.matrix.cases import Bench, Case, Row, Unfit
 # An action's cases are dealt out to this many jobs; --quick takes every so many-th case.
 _STRIPES = 3
 _QUICK = 11
-_SHOWN = 60
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,8 @@ def main() -> int:
     jobs = [Job(name, first, step, options.case) for first in firsts for name in names]
     begin = time.monotonic()
     rows, failures = _run(jobs, min(options.jobs, len(jobs)))
-    _show(names, rows, failures)
-    bad = sum(not row.good for row in rows.values()) + len(failures)
+    _show(names, rows)
+    bad = sum(bool(row.problems) for row in rows.values()) + len(failures)
     cases = sum(row.cases for row in rows.values())
     print(f"matrix: {len(rows)} actions, {cases} cases, {bad} actions with problems, "
           f"{time.monotonic() - begin:.0f} s")
@@ -75,8 +74,11 @@ def _run(jobs: list[Job], workers: int) -> tuple[dict[str, Row], list[str]]:
     for result in _results(done, workers):
         if isinstance(result, str):
             failures.append(result)
+            print(f"failed: {result}", flush=True)
         else:
             _add(rows, result)
+            for text in result.problems:
+                print(text, flush=True)
     for process in processes:
         process.join()
     return rows, failures
@@ -123,7 +125,7 @@ def _job(bench: Bench, job: Job) -> Union[Row, str]:
         return str(unfit)
 
 
-def _show(names: list[str], rows: dict[str, Row], failures: list[str]) -> None:
+def _show(names: list[str], rows: dict[str, Row]) -> None:
     heads = ("effects", "cases", "leftovers unnamed", "reruns failed", "foreign objects touched")
     print(f"{'action':28}" + "".join(f"{head:>{len(head) + 3}}" for head in heads))
     for name in names:
@@ -131,12 +133,6 @@ def _show(names: list[str], rows: dict[str, Row], failures: list[str]) -> None:
             row = rows[name]
             cells = (row.effects, row.cases, len(row.leftovers), len(row.reruns), len(row.foreign))
             print(f"{name:28}" + "".join(f"{cell:>{len(head) + 3}}" for cell, head in zip(cells, heads)))
-    problems = [(kind, text) for row in rows.values() for kind, texts in (
-        ("left", row.leftovers), ("rerun", row.reruns), ("foreign", row.foreign)) for text in texts]
-    for kind, text in [*(("failed", failure) for failure in failures), *problems][:_SHOWN]:
-        print(f"{kind}: {text}")
-    if len(problems) > _SHOWN:
-        print(f"... and {len(problems) - _SHOWN} more")
 
 
 if __name__ == "__main__":

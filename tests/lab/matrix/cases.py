@@ -41,9 +41,10 @@ class Row:
     foreign: list[str] = field(default_factory=list)
 
     @property
-    def good(self) -> bool:
-        """Whether nothing was wrong."""
-        return not (self.leftovers or self.reruns or self.foreign)
+    def problems(self) -> list[str]:
+        """Return what was wrong, one line each."""
+        kinds = (("left", self.leftovers), ("rerun", self.reruns), ("foreign", self.foreign))
+        return [f"{kind}: {text}" for kind, texts in kinds for text in texts]
 
 
 class Unfit(Exception):

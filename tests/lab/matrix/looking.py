@@ -14,7 +14,7 @@ from lab.controller.cluster import Definition
 from lab.hosts import account, facts
 from lab.site import Site
 
-# (kind, owner, detail): "attachment", "one-image-5", "node3" or "file", "node4", "/var/lib/one/datastores/101/7/disk.0".
+# (kind, owner, detail): "attachment", "one-image-5", "node3"; of files the host and the path.
 Key = tuple[str, str, str]
 State = dict[Key, str]
 
