@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from . import drbd, lookup, resources, satellites
+from . import drbd_placing, lookup, resources, satellites
 from .answers import CREATE, CREATED, ERROR, MODIFY, RESOURCE, WARN, Answer, Refused
 from .cluster import Cluster, Definition, Pool, Resource
 from .placement import Autoplacer, Select, layer_stack, merged, select_filter
@@ -80,7 +80,7 @@ def create(cluster: Cluster, answer: Answer, one: Definition, chosen: list[Pool]
         new = [resources.add(cluster, answer, one, pool.node, {"StorPoolName": pool.name}, [], layers)
                for pool in chosen]
         if select.get("diskless_on_remaining"):
-            new += drbd.fill_with_diskless(cluster, answer, one, layers)
+            new += drbd_placing.fill_with_diskless(cluster, answer, one, layers)
     except Refused:
         one.resources, one.layers, one.props = before
         raise
@@ -124,7 +124,7 @@ def provide(cluster: Cluster, answer: Answer, one: Definition, node: str, layers
     place_ = lookup.node(cluster, node)
     present = one.resources.get(place_.name.upper())
     stack = layers or one.layers or ["DRBD", "STORAGE"]
-    if present is not None and not drbd.is_gone(present):
+    if present is not None:
         if layers and layers != present.layers:
             raise Refused(ERROR | 225, "Layerstack of deployed resource does not match")
         _provide_present(cluster, answer, present, diskful)
@@ -135,7 +135,7 @@ def provide(cluster: Cluster, answer: Answer, one: Definition, node: str, layers
         resources_text = f"A resource '{one.name}' on node '{place_.name}' already exists."
         answer.add((1 << 62) | 10008, resources_text, cause="The resource already exists")
         return
-    if "DRBD" in stack and drbd.provide_diskless(cluster, answer, one, place_, stack, diskful):
+    if "DRBD" in stack and drbd_placing.provide_diskless(cluster, answer, one, place_, stack, diskful):
         return
     wanted = {"additional_place_count": 1, "node_name_list": [place_.name], "layer_stack": stack}
     chosen = choose(cluster, one, merged(wanted, cluster.group_of(one).select), 1)
@@ -150,9 +150,9 @@ def _provide_present(cluster: Cluster, answer: Answer, present: Resource, diskfu
     revived = present.deleting
     present.flags = [flag for flag in present.flags if flag not in ("DELETE", "DRBD_DELETE")]
     if present.diskless and diskful:
-        drbd.add_disk(cluster, answer, present, None, by="make-available")
+        drbd_placing.add_disk(cluster, answer, present, None, by="make-available")
         return
-    drbd.drop_tiebreaker_flag(present)
+    drbd_placing.drop_tiebreaker_flag(present)
     answer.add(0, "Resource already deployed as requested")
     if revived or "INACTIVE" in present.flags:
         present.flags = [flag for flag in present.flags if flag != "INACTIVE"]
@@ -197,7 +197,7 @@ def _toggle(cluster: Cluster, request: Request, diskful: bool, source: Optional[
     elif "DRBD" not in owner.layers:
         raise Refused(ERROR | 225, "Toggle disk is only supported in combination with DRBD")
     elif diskful:
-        drbd.add_disk(cluster, answer, owner, request.params.get("storagepool"), source)
+        drbd_placing.add_disk(cluster, answer, owner, request.params.get("storagepool"), source)
     else:
-        drbd.remove_disk(cluster, answer, owner)
+        drbd_placing.remove_disk(cluster, answer, owner)
     return answer

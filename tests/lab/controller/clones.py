@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import definitions, drbd, lookup, names, properties, satellites
+from . import definitions, drbd, drbd_changes, lookup, names, poison, properties, satellites
 from .answers import CREATE, DEFINITION, ERROR, Answer, Document, Refused, status_of
 from .cluster import CLONE_KINDS, Cluster, Definition, Pool, Resource, Volume, VolumeDefinition
 from .placement import Autoplacer, layer_stack, merged
@@ -56,7 +56,7 @@ def _clone(cluster: Cluster, answer: Answer, source: Definition, name: str, body
     override, delete = body.get("override_props") or {}, body.get("delete_props") or []
     properties.check(cluster.version, "definition", override, delete)
     made = definitions.build(cluster, name, body.get("external_name"), layers, group, {})
-    drbd.refuse_clone(cluster, source)
+    drbd_changes.refuse_clone(cluster, source)
     if not source.resources and not cluster.version.has("clone_options"):
         # It stays for ever, half made.
         made.flags, made.props["cloned-from"], made.clone_of = ["CLONING"], source.name, source.name.upper()
@@ -74,10 +74,10 @@ def _clone(cluster: Cluster, answer: Answer, source: Definition, name: str, body
         made.volumes[number] = VolumeDefinition(number, volume.size, props=dict(volume.props), flags=list(volume.flags))
         if volume.drbd:
             made.volumes[number].drbd = drbd.volume_definition_data(cluster, made, made.volumes[number])
-    drbd.announce_clone(cluster, answer, source, made, override, delete)
+    drbd_changes.announce_clone(cluster, answer, source, made, override, delete)
     for owner in source.resources.values():
         _copy(cluster, source, made, owner, chosen.get(owner.node.upper()))
-    drbd.cloned(cluster, source, made)
+    drbd_changes.cloned(cluster, source, made)
 
 
 def _pools(cluster: Cluster, source: Definition, made: Definition, layers: list[str]) -> dict[str, Pool]:
@@ -97,6 +97,8 @@ def _pools(cluster: Cluster, source: Definition, made: Definition, layers: list[
         raise Refused(ERROR | 996, NO_POOL, report=True)
     kinds = {satellites.kind_of(cluster, owner, volume) for owner in holders for volume in owner.volumes.values()}
     if not kinds <= set(CLONE_KINDS) or any(pool.kind not in CLONE_KINDS for pool in chosen):
+        if cluster.version.has("restore_drops_layers") and not source.layers and source.stacks() == [["STORAGE"]]:
+            raise poison.clone_refused(cluster, source, made)
         raise Refused(ERROR | 227, "Clone source contains unsupported storage pools", report=True)
     return {pool.node.upper(): pool for pool in chosen}
 

@@ -260,7 +260,8 @@ class Cluster:
         self.held: set[tuple[str, str, int]] = set()
         self.stale: set[tuple[str, str]] = set()
         self.broken_pools: set[tuple[str, str]] = set()
-        self.poisoned = 0
+        self.poisoned: set[str] = set()
+        self.ghosts: set[str] = set()
         self.props: dict[str, str] = {
             **table(self.version, "defaults"), "Cluster/LocalID": new_uuid(),
         }

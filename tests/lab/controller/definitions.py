@@ -5,7 +5,19 @@ from __future__ import annotations
 import re
 from typing import Any, Optional
 
-from . import autoplace, drbd, lookup, names, properties, satellites, snapshots, views
+from . import (
+    autoplace,
+    drbd,
+    drbd_changes,
+    drbd_placing,
+    lookup,
+    names,
+    poison,
+    properties,
+    satellites,
+    snapshots,
+    views,
+)
 from .answers import (
     CREATE,
     CREATED,
@@ -64,6 +76,7 @@ def create(cluster: Cluster, request: Request) -> Answer:
     made = build(cluster, name, given.get("external_name"), layers, given.get("resource_group_name"),
                  given.get("props") or {})
     answer.refs["RscDfn"] = made.name
+    poison.check(cluster, poison.CREATE)
     if "LUKS" in layers and not cluster.unlocked:
         warnings.append((WARN | 1011, "The master key has not yet been set. Creating volume definitions within "
                                       "an encrypted resource definition will fail!"))
@@ -155,14 +168,14 @@ def modify(cluster: Cluster, request: Request) -> Answer:
     changed |= properties.change(one.props, answer, DEFINITION, override, delete, spaces)
     if body.get("drbd_port") is not None or body.get("drbd_peer_slots") is not None:
         one.drbd = one.drbd or drbd.definition_data(cluster, body.get("drbd_peer_slots") or 7)
-    drbd.properties_changed(cluster, answer, one, override, delete)
+    drbd_changes.properties_changed(cluster, answer, one, override, delete)
     answer.add(MODIFIED, f"Resource definition '{one.name}' modified.", {"UUID": one.uuid},
                details=f"Resource definition '{one.name}' UUID is: {one.uuid}")
     if moved and _tops_up(cluster, request, one):
         return answer
     if changed and one.resources:
-        drbd.refresh(cluster, answer, one)
-    drbd.manage(cluster, answer, one)
+        drbd_changes.refresh(cluster, answer, one)
+    drbd_placing.manage(cluster, answer, one)
     if override.get("AutoSnapshot/RunEvery"):
         _start_auto_snapshots(cluster, request, one)
     return answer
@@ -210,9 +223,8 @@ def delete(cluster: Cluster, request: Request) -> Answer:
     if one.snapshots:
         raise Refused(ERROR | 514, f"Cannot delete resource definition '{one.name}' because it has snapshots.",
                       report=True)
-    drbd.refuse_in_use(cluster, one, f"Resource '{one.name}' on node '{{}}' is still in use.")
-    if one.poisoned:
-        raise properties.unhandled(f"Deletion of resource definition '{one.name}'", "ApiDatabaseException")
+    drbd_changes.refuse_in_use(cluster, one, f"Resource '{one.name}' on node '{{}}' is still in use.")
+    poison.check_delete(one)
     if not one.resources:
         del cluster.definitions[one.name.upper()]
         return _deleted(answer, one)
@@ -236,7 +248,7 @@ def _deleted(answer: Answer, one: Definition) -> Answer:
 def take_down(cluster: Cluster, answer: Answer, one: Definition) -> bool:
     """Mark all resources and remove them from their nodes; return whether no satellite failed or was away."""
     if drbd.layered(one):
-        return drbd.take_down(cluster, answer, one)
+        return drbd_placing.take_down(cluster, answer, one)
     for owner in one.resources.values():
         owner.flags = [*owner.flags, "DELETE"] if "DELETE" not in owner.flags else owner.flags
     there = {owner.node for owner in one.resources.values() if not satellites.is_gone(cluster, owner)}
@@ -259,4 +271,4 @@ def take_down(cluster: Cluster, answer: Answer, one: Definition) -> bool:
 @route("GET", ONE + "/sync-status")
 def sync_status(cluster: Cluster, request: Request) -> Document:
     one = lookup.definition(cluster, request.params["resource"], masked=False)
-    return Document({"synced_on_all": drbd.synced(cluster, one)})
+    return Document({"synced_on_all": drbd_changes.synced(cluster, one)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Callable, Optional
 
-from . import drbd, drbd_removal, progress, properties, quorum, satellites
+from . import drbd_placing, drbd_removal, progress, properties, quorum, satellites
 from .answers import CREATED, ERROR, INFO, MODIFIED, RESOURCE, Answer, Refused
 from .capacity import Usage
 from .cluster import DISKLESS_POOL, Cluster, Definition, Resource
@@ -40,7 +40,7 @@ def add(cluster: Cluster, answer: Answer, owner: Resource, pool: Optional[str], 
     satellites.ask(cluster, answer, [node], lambda _: satellites.run(cluster, answer, owner),
                    lambda _: (MODIFIED, f"Added disk on '{node}'"))
     if tie is not None:
-        drbd.bring_up(cluster, answer, one, [tie])
+        drbd_placing.bring_up(cluster, answer, one, [tie])
     attach(cluster, one, [owner], lambda: _migrated(cluster, owner))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import drbd, lookup, names, pools, properties, satellites, views
+from . import drbd, drbd_placing, lookup, names, pools, properties, satellites, views
 from .answers import (
     CREATE,
     CREATED,
@@ -157,7 +157,7 @@ def _take_off(cluster: Cluster, answer: Answer, one: Node, owner: Any) -> None:
 
     satellites.ask(cluster, answer, [peer.node for peer in definition.resources.values()], work, said)
     definition.resources.pop(one.name.upper(), None)
-    drbd.manage(cluster, answer, definition)
+    drbd_placing.manage(cluster, answer, definition)
 
 
 def _forget(cluster: Cluster, one: Node) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from . import drbd, lookup, names, properties, providers, satellites, views
+from . import drbd, drbd_changes, drbd_placing, lookup, names, properties, providers, satellites, views
 from .answers import (
     CREATE,
     CREATED,
@@ -145,7 +145,7 @@ def add(cluster: Cluster, answer: Answer, one: Definition, node: str, props: dic
                       report=True)
     present = one.resources.get(place.name.upper())
     if present is not None and present.diskless and "DRBD" in present.layers:
-        return drbd.add_again(cluster, answer, present, props, flags)
+        return drbd_placing.add_again(cluster, answer, present, props, flags)
     stack = layers or one.layers or (one.stacks() or [[]])[0] or ["DRBD", "STORAGE"]
     diskless_pool = _named_pool(cluster, place.name, props.get("StorPoolName"), one, stack)
     flags = _diskless_flags(stack, flags, diskless_pool)
@@ -161,7 +161,7 @@ def add(cluster: Cluster, answer: Answer, one: Definition, node: str, props: dic
     if present is not None:
         made = present
         made.flags = [flag for flag in made.flags if flag not in ("DELETE", "DRBD_DELETE")]
-    drbd.number_resource(cluster, made)
+    drbd_placing.number_resource(cluster, made)
     properties.change(made.props, answer, RESOURCE, props)
     if made.diskless and "StorPoolName" not in made.props:
         made.props["StorPoolName"] = DISKLESS_POOL
@@ -239,11 +239,11 @@ def finish(cluster: Cluster, answer: Answer, one: Definition, new: list[Resource
 
     `said` adds the entries of an explicit creation.
     """
-    tie = drbd.manage(cluster, answer, one)
+    tie = drbd_placing.manage(cluster, answer, one)
     for made in new if said else ():
         announce(answer, made)
     if new:
-        drbd.bring_up(cluster, answer, one, new, tie)
+        drbd_placing.bring_up(cluster, answer, one, new, tie)
     if not one.volumes and not answer.failed:
         answer.add(WARN | 3000, f"No volumes have been defined for resource '{one.name}'")
 
@@ -278,7 +278,7 @@ def delete(cluster: Cluster, request: Request) -> Answer:
     if one is None or owner is None:
         return lookup.nothing(answer, f"Node: {node}, Resource: {name} not found.")
     keep = request.query.get("keep_tiebreaker", [""])[0].lower() == "true" and cluster.version.has("keep_tiebreaker")
-    if drbd.takes_over(cluster, answer, owner, keep):
+    if drbd_placing.takes_over(cluster, answer, owner, keep):
         return answer
     answer.add(DELETED, f"Node: {owner.node}, Resource: {one.name} marked for deletion.", details="marked")
     remove(cluster, answer, owner)
@@ -310,7 +310,7 @@ def remove(cluster: Cluster, answer: Answer, owner: Resource) -> None:
             volume.props.pop("DrbdOptions/Disk/block-size", None)
         answer.add(DELETED, f"Node: {node}, Resource: {one.name} deletion complete.", details="complete")
         satellites.finish_delete(cluster, one)
-    drbd.manage(cluster, answer, one)
+    drbd_placing.manage(cluster, answer, one)
 
 
 @route("POST", ONE + "/activate")
@@ -376,5 +376,5 @@ def modify_connection(cluster: Cluster, request: Request) -> Answer:
     if None in ends:
         raise properties.unhandled(f"Modification of resource connection between nodes '{params['node_a']}' and "
                                    f"'{params['node_b']}' for resource '{one.name}'", "ImplementationError")
-    drbd.change_connection(cluster, answer, one, (params["node_a"], params["node_b"]), body)
+    drbd_changes.change_connection(cluster, answer, one, (params["node_a"], params["node_b"]), body)
     return answer

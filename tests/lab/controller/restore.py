@@ -6,7 +6,7 @@ import random
 import string
 from typing import Any, Optional
 
-from . import autoplace, definitions, drbd, lookup, names, satellites, snapshots
+from . import autoplace, definitions, drbd, drbd_changes, drbd_placing, lookup, names, satellites, snapshots
 from .answers import (
     CREATE,
     CREATED,
@@ -114,11 +114,11 @@ def _restore(cluster: Cluster, answer: Answer, source: Definition, one: Snapshot
         held = one.resources[key]
         if not nodes or held["node"] in nodes:
             made.append(_replica(cluster, target, held))
-    tie = drbd.manage(cluster, answer, target)
+    tie = drbd_placing.manage(cluster, answer, target)
     text = f"Resource '{target.name}'{where} restored from resource '{source.name}', snapshot '{one.name}'."
     answer.add(RESOURCE | CREATE | CREATED, text, details=f"Nodes: {', '.join(owner.node for owner in made)}")
     if drbd.layered(target):
-        drbd.restored(cluster, answer, target, made, tie,
+        drbd_placing.restored(cluster, answer, target, made, tie,
                       lambda owner, volume: _fill(cluster, source, one, owner, volume))
         return
 
@@ -142,7 +142,7 @@ def _restore(cluster: Cluster, answer: Answer, source: Definition, one: Snapshot
 def _replica(cluster: Cluster, target: Definition, held: dict[str, Any]) -> Resource:
     owner = Resource(target, held["node"], list(held["layers"]), props=dict(held["props"]))
     target.resources[owner.node.upper()] = owner
-    drbd.number_resource(cluster, owner)
+    drbd_placing.number_resource(cluster, owner)
     early = cluster.version.has("usable_from_the_start")
     owner.flags += [] if early else ["RESTORE_FROM_SNAPSHOT"]
     for number, definition in target.volumes.items():
@@ -223,7 +223,7 @@ def _rollback_checked(cluster: Cluster, request: Request) -> tuple[Definition, S
         if not cluster.online(resource.node):
             raise Refused(ERROR | 995, f"No active connection to satellite '{resource.node}'.", report=True,
                           details="Rollback needs all satellites of the resource")
-    drbd.refuse_in_use(cluster, owner, f"Resource '{owner.name}' on node '{{}}' is still in use.")
+    drbd_changes.refuse_in_use(cluster, owner, f"Resource '{owner.name}' on node '{{}}' is still in use.")
     return owner, one, answer
 
 

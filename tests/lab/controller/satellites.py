@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Callable, Optional
 
-from . import drbd, providers
+from . import drbd, drbd_placing, providers
 from .answers import CREATED, DELETED, ERROR, MODIFIED, VOLUME, Answer, Hang
 from .cluster import Cluster, Definition, Resource, Volume, milliseconds
 from .contents import content
@@ -216,7 +216,7 @@ def settle(cluster: Cluster, node: str) -> None:
         _settle(cluster, owner)
     for definition in cluster.sorted_definitions():
         finish_delete(cluster, definition)
-    drbd.returned(cluster)
+    drbd_placing.returned(cluster)
 
 
 def _settle(cluster: Cluster, owner: Resource) -> None:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Optional
 
-from . import faults, router, satellites, views
+from . import faults, poison, router, satellites, views
 from .answers import ERROR, Hang, entry
 from .cluster import Cluster
 from .handlers import ALL_HANDLERS
@@ -100,6 +100,8 @@ class Controller:
             default = [entry(ERROR | 998, "An injected failure")]
             return router.Response(500, json.dumps(fault.entries or default).encode())
         if fault and kind == "restart":
+            with self.cluster.lock:
+                poison.restarted(self.cluster)
             self.faults.go_down(fault.seconds)
             return None
         if fault and kind == "hang":

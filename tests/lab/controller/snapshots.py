@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from . import drbd, lookup, names, properties, satellites, views
+from . import drbd, drbd_changes, lookup, names, properties, satellites, views
 from .answers import (
     CREATE,
     CREATED,
@@ -127,7 +127,7 @@ def _holders(cluster: Cluster, owner: Definition, named: list[str]) -> list[Reso
             kind = satellites.kind_of(cluster, one, volume)
             if kind not in SNAPSHOT_KINDS:
                 raise Refused(ERROR | 994, f"Storage driver '{kind}' does not support snapshots.")
-    drbd.refuse_snapshot(cluster, owner, holders)
+    drbd_changes.refuse_snapshot(cluster, owner, holders)
     return holders
 
 
@@ -147,7 +147,7 @@ def record(owner: Definition, name: str, holders: list[Resource]) -> Snapshot:
             "volume_props": {number: drbd.volume_props(held, volume) for number, volume in held.volumes.items()},
         } for held in holders},
         definition_props=dict(owner.props),
-        props={"BackupShipping/BackupNodeIdsToReset": drbd.node_ids(owner), "SequenceNumber": str(sequence)},
+        props={"BackupShipping/BackupNodeIdsToReset": drbd_changes.node_ids(owner), "SequenceNumber": str(sequence)},
         layers=list(owner.layers),
     )
     owner.snapshots[name.upper()] = one

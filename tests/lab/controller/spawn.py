@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import autoplace, definitions, drbd, lookup, properties, resources, volume_definitions
+from . import autoplace, definitions, drbd, lookup, poison, properties, resources, volume_definitions
 from .answers import CREATE, CREATED, ERROR, GROUP, INFO, VOLUME_DEFINITION, Answer, Document, Refused, entry
 from .capacity import Usage, packed, space_info
 from .cluster import Cluster, Definition, Group
@@ -33,6 +33,7 @@ def spawn(cluster: Cluster, request: Request) -> Answer:
         answer.add(INFO, "Resource-group doesn't have any volume-groups, automatically assume partial mode.")
     if name is None:
         raise properties.unhandled(f"Registration of resource group '{group.name}'", "ApiException")
+    poison.check(cluster, poison.SPAWN)
     select = merged(select_filter(body.get("select_filter")), group.select)
     _spawn(cluster, answer, group, select, body, sizes)
     return answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from . import drbd, lookup, names, properties, satellites, views
+from . import drbd, drbd_changes, lookup, names, properties, satellites, views
 from .answers import (
     CREATE,
     CREATED,
@@ -151,7 +151,7 @@ def modify(cluster: Cluster, request: Request) -> Answer:
     if size is not None and size <= 0:
         raise Refused(ERROR | 206, f"The given size [{size}KiB] is too small")
     if size is not None and size != one.size:
-        drbd.refuse_resize(cluster, owner, one, size)
+        drbd_changes.refuse_resize(cluster, owner, one, size)
     changed = properties.change(one.props, answer, VOLUME_DEFINITION, override, delete, body.get("delete_namespaces"))
     same = size is not None and size == one.size
     if same and cluster.version.has("same_size_warning"):
@@ -175,7 +175,7 @@ def _resize(cluster: Cluster, answer: Answer, owner: Definition, one: VolumeDefi
     if not owner.resources:
         return
     if drbd.layered(owner):
-        drbd.resize(cluster, answer, owner, one)
+        drbd_changes.resize(cluster, answer, owner, one)
         return
     updated = f"Updated volume {one.number} of '{owner.name}' on '{{}}'"
     for text in (updated, f"Resized resource '{owner.name}' on '{{}}'", updated):
@@ -195,7 +195,7 @@ def delete(cluster: Cluster, request: Request) -> Answer:
         else lookup.definition(cluster, name)
     if owner is None or number not in owner.volumes:
         return lookup.nothing(answer, f"Resource definition: {name}, Volume number: {number} not found.")
-    drbd.refuse_in_use(cluster, owner, f"Resource '{owner.name}' on node '{{}}' is still in use.")
+    drbd_changes.refuse_in_use(cluster, owner, f"Resource '{owner.name}' on node '{{}}' is still in use.")
     text = f"Volume definition with number '{number}' of resource definition '{owner.name}'"
     answer.add(DELETED, f"{text} marked for deletion.", details="marked")
     if owner.resources:
