@@ -236,3 +236,31 @@ def test_ten_thousand_volumes_are_served_in_about_a_second() -> None:
         assert len(listed) == 5000
         assert sizes["space_info"]["capacity_in_kib"] > 0
         assert time.process_time() - began < 2
+
+
+def test_a_refused_clone_after_a_rollback_spoils_the_controller_until_it_restarts() -> None:
+    root = "/v1/resource-definitions"
+    files = Controller(build("1.33", NODES, ["files:FILE:10G"], ["STORAGE"])).start()
+    with files as served:
+        group = {"name": "files", "select_filter": {"storage_pool_list": ["files"], "layer_stack": ["STORAGE"],
+                                                    "place_count": 1}}
+        assert call(served, "POST", "/v1/resource-groups", group)[0] == 201
+        spawn = "/v1/resource-groups/files/spawn"
+        assert call(served, "POST", spawn, {"resource_definition_name": "one", "volume_sizes": [65536]})[0] == 201
+        assert call(served, "POST", f"{root}/one/snapshots", {"name": "snap"})[0] == 201
+        assert call(served, "POST", f"{root}/one/snapshot-rollback/snap", {})[0] == 200
+        assert call(served, "DELETE", f"{root}/one/snapshots/snap")[0] == 200
+        status, told = call(served, "POST", f"{root}/one/clone", {"name": "two"})
+        assert status == 500 and "TransactionMgr" in told["messages"][-1]["message"]
+        assert "two" in names(served)
+        assert "transMgr" in create(served, "three")[1][0]["message"]
+        assert create(served, "three")[0] == 201
+        four = {"resource_definition_name": "four", "volume_sizes": [65536]}
+        assert call(served, "POST", spawn, four)[0] == 500
+        assert call(served, "POST", spawn, four)[0] == 201
+        assert call(served, "DELETE", f"{root}/one")[0] == 500
+        served.faults.add(Fault("restart", seconds=0))
+        with pytest.raises((http.client.HTTPException, OSError)):
+            names(served)
+        assert names(served) == ["four", "one", "three"]
+        assert call(served, "DELETE", f"{root}/one")[0] == 200
