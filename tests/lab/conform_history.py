@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Optional
 
 from lab import conform
 from lab.controller import drbd_events, progress, satellites
@@ -88,7 +89,7 @@ def mentioned(step: Step) -> set[str]:
     names = {name for pair in NAME.findall(one.get("path", "")) for name in pair}
     request = one.get("request")
     pieces = [request, *(request.values() if isinstance(request, dict) else ())]
-    for piece in [inner for piece in pieces for inner in (piece if isinstance(piece, list) else [piece])]:
+    for piece in [inner for outer in pieces for inner in (outer if isinstance(outer, list) else [outer])]:
         if isinstance(piece, dict):
             names |= {str(piece[key]) for key in NAME_KEYS if piece.get(key)}
     return names - {""}
@@ -359,12 +360,12 @@ class Hosts:
     def _hold(self, fact: dict[str, Any], found: re.Match[str]) -> None:
         drbd_events.open_device(self.cluster, found.group(1), fact["node"], found.group(2))
 
-    def _writers(self, fact: dict[str, Any], found: re.Match[str]) -> None:
+    def _writers(self, fact: dict[str, Any], _found: re.Match[str]) -> None:
         names = re.search(r"for r in ([^;]+);", fact["command"])
         for name in names.group(1).split() if names else ():
             drbd_events.open_device(self.cluster, name, fact["node"], "rw")
 
-    def _close(self, fact: dict[str, Any], found: re.Match[str]) -> None:
+    def _close(self, fact: dict[str, Any], _found: re.Match[str]) -> None:
         if "hold.pid" in fact["command"] or "closed" in fact.get("stdout", ""):
             for name, node in list(self.cluster.openers):
                 if node == fact["node"].upper() and "writer" not in fact["command"]:
@@ -379,19 +380,19 @@ class Hosts:
             drbd_events.open_device(self.cluster, found.group(1), fact["node"], "rw")
             drbd_events.close_device(self.cluster, found.group(1), fact["node"])
 
-    def _stop(self, fact: dict[str, Any], found: re.Match[str]) -> None:
+    def _stop(self, fact: dict[str, Any], _found: re.Match[str]) -> None:
         self.pending[fact["node"]] = lambda: satellites.go_offline(self.cluster, fact["node"])
 
-    def _start(self, fact: dict[str, Any], found: re.Match[str]) -> None:
+    def _start(self, fact: dict[str, Any], _found: re.Match[str]) -> None:
         self.pending[fact["node"]] = lambda: satellites.come_back(self.cluster, fact["node"])
 
-    def _kill(self, fact: dict[str, Any], found: re.Match[str]) -> None:
+    def _kill(self, fact: dict[str, Any], _found: re.Match[str]) -> None:
         self.pending[fact["node"]] = lambda: drbd_events.kill(self.cluster, fact["node"])
 
-    def _cut(self, fact: dict[str, Any], found: re.Match[str]) -> None:
+    def _cut(self, fact: dict[str, Any], _found: re.Match[str]) -> None:
         self.pending[fact["node"]] = lambda: drbd_events.cut(self.cluster, fact["node"])
 
-    def _join(self, fact: dict[str, Any], found: re.Match[str]) -> None:
+    def _join(self, fact: dict[str, Any], _found: re.Match[str]) -> None:
         self.pending[fact["node"]] = lambda: drbd_events.join(self.cluster, fact["node"])
 
     def _reconnect(self, fact: dict[str, Any], found: re.Match[str]) -> None:

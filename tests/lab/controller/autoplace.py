@@ -80,7 +80,7 @@ def create(cluster: Cluster, answer: Answer, one: Definition, chosen: list[Pool]
         new = [resources.add(cluster, answer, one, pool.node, {"StorPoolName": pool.name}, [], layers)
                for pool in chosen]
         if select.get("diskless_on_remaining"):
-            new += drbd_placing.fill_with_diskless(cluster, answer, one, layers)
+            new += drbd_placing.fill_with_diskless(cluster, one, layers)
     except Refused:
         one.resources, one.layers, one.props = before
         raise
@@ -135,7 +135,7 @@ def provide(cluster: Cluster, answer: Answer, one: Definition, node: str, layers
         resources_text = f"A resource '{one.name}' on node '{place_.name}' already exists."
         answer.add((1 << 62) | 10008, resources_text, cause="The resource already exists")
         return
-    if "DRBD" in stack and drbd_placing.provide_diskless(cluster, answer, one, place_, stack, diskful):
+    if "DRBD" in stack and drbd_placing.provide_diskless(cluster, answer, one, place_, diskful):
         return
     wanted = {"additional_place_count": 1, "node_name_list": [place_.name], "layer_stack": stack}
     chosen = choose(cluster, one, merged(wanted, cluster.group_of(one).select), 1)

@@ -73,11 +73,11 @@ def _clone(cluster: Cluster, answer: Answer, source: Definition, name: str, body
     for number, volume in source.volumes.items():
         made.volumes[number] = VolumeDefinition(number, volume.size, props=dict(volume.props), flags=list(volume.flags))
         if volume.drbd:
-            made.volumes[number].drbd = drbd.volume_definition_data(cluster, made, made.volumes[number])
-    drbd_changes.announce_clone(cluster, answer, source, made, override, delete)
+            made.volumes[number].drbd = drbd.volume_definition_data(cluster, made.volumes[number])
+    drbd_changes.announce_clone(answer, source, made, override, delete)
     for owner in source.resources.values():
         _copy(cluster, source, made, owner, chosen.get(owner.node.upper()))
-    drbd_changes.cloned(cluster, source, made)
+    drbd_changes.cloned(cluster, made)
 
 
 def _pools(cluster: Cluster, source: Definition, made: Definition, layers: list[str]) -> dict[str, Pool]:

@@ -27,7 +27,7 @@ __all__ = ["definition_data"]
 # --- documents ------------------------------------------------------------------------------------------------
 
 
-def volume_definition_data(cluster: Cluster, owner: Definition, one: VolumeDefinition) -> dict[str, Any]:
+def volume_definition_data(cluster: Cluster, one: VolumeDefinition) -> dict[str, Any]:
     return drbd_documents.volume_definition_data(cluster, one)
 
 
@@ -59,16 +59,16 @@ def volume_props(owner: Resource, one: Volume) -> dict[str, str]:
     return drbd_documents.symlinks(owner, one) if "DRBD" in owner.layers else {}
 
 
-def device_path(cluster: Cluster, owner: Resource, one: Volume) -> str:
+def device_path(owner: Resource, one: Volume) -> str:
     return drbd_documents.device_path(owner, one)
 
 
-def crypt_data(cluster: Cluster, one: Resource) -> dict[str, Any]:
-    return drbd_documents.crypt(cluster, one)
+def crypt_data(one: Resource) -> dict[str, Any]:
+    return drbd_documents.crypt(one)
 
 
-def crypt_volume(cluster: Cluster, owner: Resource, one: Volume) -> dict[str, Any]:
-    return drbd_documents.crypt_volume(cluster, owner, one)
+def crypt_volume(owner: Resource, one: Volume) -> dict[str, Any]:
+    return drbd_documents.crypt_volume(owner, one)
 
 
 def flags(one: Resource) -> list[str]:
@@ -76,7 +76,7 @@ def flags(one: Resource) -> list[str]:
     return [flag for flag in one.flags if flag != "TIE_BREAKER" or one.diskless]
 
 
-def connections(cluster: Cluster, one: Definition) -> list[dict[str, Any]]:
+def connections(one: Definition) -> list[dict[str, Any]]:
     """Return the resource connections: every pair of nodes, with properties where there are any."""
     nodes = [one.resources[key].node for key in sorted(one.resources)]
     pairs = [(first, second) for place, first in enumerate(nodes) for second in nodes[place + 1:]]
@@ -149,7 +149,7 @@ def shut_down(cluster: Cluster, answer: Optional[Answer], owner: Resource) -> No
         answer.add(RESOURCE | DELETED, f"({owner.node}) Resource '{name}' [DRBD] deleted.")
 
 
-def device_size(cluster: Cluster, owner: Resource, kind: str, size: int) -> int:
+def device_size(owner: Resource, kind: str, size: int) -> int:
     """Return the KiB a DRBD device of `size` net KiB has on a provider."""
     return drbd_sizes.device(owner.layers, kind, size, drbd_documents.slots(owner.definition))
 

@@ -42,7 +42,7 @@ def properties_changed(cluster: Cluster, answer: Any, one: Definition, override:
     if drbd_kernel.QUORUM in delete:
         one.props.pop(quorum.SET_BY, None)
         if drbd_kernel.under_drbd(one):
-            quorum.settle(cluster, answer, one)
+            quorum.settle(answer, one)
     if "DrbdOptions/auto-quorum" in override:
         answer.add(WARN | 4000, f"DrbdOptions/auto-quorum is deprecated, please use {drbd_kernel.QUORUM}")
         answer.entries.insert(0, answer.entries.pop())
@@ -147,7 +147,7 @@ def refuse_clone(cluster: Cluster, source: Definition) -> None:
         raise Refused(ERROR | 974, "Cannot clone resource-definition" + NOT_UP_TO_DATE)
 
 
-def announce_clone(cluster: Cluster, answer: Any, source: Definition, made: Definition, override: dict[str, str],
+def announce_clone(answer: Any, source: Definition, made: Definition, override: dict[str, str],
                    delete: list[str]) -> None:
     """Say what a successful clone did: suspend the source, register, snapshot, resume, create."""
     made.props["cloned-from"] = source.name
@@ -177,7 +177,7 @@ def announce_clone(cluster: Cluster, answer: Any, source: Definition, made: Defi
         answer.add(MODIFIED, f"Disabled start cloning flag {made.name}")
 
 
-def cloned(cluster: Cluster, source: Definition, made: Definition) -> None:
+def cloned(cluster: Cluster, made: Definition) -> None:
     """Connect the replicas of a clone. Through LUKS all is copied, block by block, after the request was answered."""
     if not drbd.layered(made):
         return

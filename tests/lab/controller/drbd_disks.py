@@ -36,7 +36,7 @@ def add(cluster: Cluster, answer: Answer, owner: Resource, pool: Optional[str], 
     owner.layers = list(next(other.layers for other in one.resources.values() if not other.diskless))
     _others(cluster, answer, owner, f"Prepared '{{}}' to expect disk on '{node}'")
     tie = quorum.add_tiebreaker(cluster, answer, one)
-    quorum.settle(cluster, answer, one)
+    quorum.settle(answer, one)
     satellites.ask(cluster, answer, [node], lambda _: satellites.run(cluster, answer, owner),
                    lambda _: (MODIFIED, f"Added disk on '{node}'"))
     if tie is not None:
@@ -141,7 +141,7 @@ def remove(cluster: Cluster, answer: Answer, owner: Resource) -> None:
         owner.flags = [flag for flag in owner.flags if flag != "DELETE"] + ["TIE_BREAKER"]
     drop_disk(cluster, answer, owner, keep_initialized=lost)
     for tie in [other for other in one.resources.values() if quorum.is_tiebreaker(other)]:
-        if not quorum.votes(cluster, one).wants_tiebreaker(quorum.enabled(cluster, one)) and not tie.deleting:
+        if not quorum.votes(one).wants_tiebreaker(quorum.enabled(cluster, one)) and not tie.deleting:
             lost |= tie is owner
             if tie is owner:
                 answer.add(INFO | 10004, "Tie breaker marked for deletion")
@@ -180,9 +180,9 @@ def drop_disk(cluster: Cluster, answer: Answer, owner: Resource, keep_initialize
 
     satellites.ask(cluster, answer, [node], work, lambda _: (MODIFIED, f"Removed disk on '{node}'"))
     tie = quorum.tiebreaker(one, without=owner)
-    if tie is not None and not quorum.votes(cluster, one).wants_tiebreaker(quorum.enabled(cluster, one)):
+    if tie is not None and not quorum.votes(one).wants_tiebreaker(quorum.enabled(cluster, one)):
         answer.add(INFO | 10004, "Tie breaker marked for deletion")
-    quorum.settle(cluster, answer, one)
+    quorum.settle(answer, one)
     _others(cluster, answer, owner, f"Notified '{{}}' that disk has been removed on '{node}'")
 
 

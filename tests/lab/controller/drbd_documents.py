@@ -92,12 +92,12 @@ def crypt_path(owner: Resource, one: Volume) -> str:
     return f"/dev/mapper/Linstor-Crypt-{storage_name(owner, one)}"
 
 
-def crypt(cluster: Cluster, owner: Resource) -> dict[str, Any]:
+def crypt(owner: Resource) -> dict[str, Any]:
     """Return the LUKS layer of a resource."""
-    return {"luks_volumes": [crypt_volume(cluster, owner, owner.volumes[number]) for number in sorted(owner.volumes)]}
+    return {"luks_volumes": [crypt_volume(owner, owner.volumes[number]) for number in sorted(owner.volumes)]}
 
 
-def crypt_volume(cluster: Cluster, owner: Resource, one: Volume) -> dict[str, Any]:
+def crypt_volume(owner: Resource, one: Volume) -> dict[str, Any]:
     """Return the LUKS data of a volume: the storage below with its header, and what is left of it."""
     return {
         "volume_number": one.number, "device_path": crypt_path(owner, one), "backing_device": one.device,

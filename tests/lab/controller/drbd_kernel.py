@@ -5,7 +5,7 @@ LINSTOR only sees this through the events its satellites report; it goes on with
 
 from __future__ import annotations
 
-from typing import Iterator
+from collections.abc import Iterator
 
 from .cluster import Cluster, Definition, Resource
 from .contents import opened

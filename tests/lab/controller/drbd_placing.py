@@ -43,7 +43,7 @@ def manage(cluster: Cluster, answer: Any, one: Definition) -> Optional[Resource]
         return None
     quorum.choose_verify_algorithm(answer, one)
     tie = quorum.add_tiebreaker(cluster, answer, one)
-    quorum.settle(cluster, answer, one)
+    quorum.settle(answer, one)
     return tie
 
 
@@ -148,17 +148,16 @@ def returned(cluster: Cluster) -> None:
                 bring_up(cluster, silent, one, [tie])
 
 
-def fill_with_diskless(cluster: Cluster, answer: Any, one: Definition, layers: list[str]) -> list[Optional[Resource]]:
+def fill_with_diskless(cluster: Cluster, one: Definition, layers: list[str]) -> list[Optional[Resource]]:
     """Put a diskless resource on every node that has none; 225 on a stack that cannot."""
     if "DRBD" not in (layers or one.layers or ["DRBD"]):
         raise Refused(ERROR | 225, "The given storage pool is a diskless storage pool, but no layer from the given "
                       "layer-list supports diskless storage pools", report=True)
-    return [quorum.new_diskless(cluster, one, node.name) for key, node in sorted(cluster.nodes.items())
+    return [quorum.new_diskless(one, node.name) for key, node in sorted(cluster.nodes.items())
             if key not in one.resources and node.online and "DRBD" in node.layers]
 
 
-def provide_diskless(cluster: Cluster, answer: Any, one: Definition, place: Node, stack: list[str],
-                     diskful: bool) -> bool:
+def provide_diskless(cluster: Cluster, answer: Any, one: Definition, place: Node, diskful: bool) -> bool:
     """Make a diskless resource where a peer has a disk and none is asked for here; False to go on with a replica.
 
     Since 1.34 it is a client without a vote. Before, it is a voter, and a tiebreaker elsewhere goes.
@@ -169,16 +168,16 @@ def provide_diskless(cluster: Cluster, answer: Any, one: Definition, place: Node
     if not place.online or "DRBD" not in place.layers:
         raise Refused(ERROR | 310, f"Autoplacer could not find diskless stor pool on node {place.name} matching "
                       "resource-groups autoplace-settings", details="No pool fits")
-    made = quorum.new_diskless(cluster, one, place.name)
+    made = quorum.new_diskless(one, place.name)
     if cluster.version.has("drbd_client"):
         made.drbd_flags.append("CLIENT")
     answer.add(RESOURCE | CREATED, "Successfully set property key(s): StorPoolName")
     tie = quorum.tiebreaker(one)
-    if tie is not None and not quorum.votes(cluster, one).wants_tiebreaker(quorum.enabled(cluster, one)):
+    if tie is not None and not quorum.votes(one).wants_tiebreaker(quorum.enabled(cluster, one)):
         answer.add(INFO | 10004, "Tie breaker marked for deletion")
     else:
         tie = None
-    quorum.settle(cluster, answer, one)
+    quorum.settle(answer, one)
     resources.announce(answer, made)
     bring_up(cluster, answer, one, [made])
     if tie is not None:

@@ -32,7 +32,7 @@ def delete(cluster: Cluster, answer: Answer, owner: Resource, keep_tiebreaker: b
 
 def _wanted_without(cluster: Cluster, owner: Resource, enabled: bool) -> bool:
     return cluster.online(owner.node) and quorum.tiebreaker(owner.definition, without=owner) is None and \
-        quorum.votes(cluster, owner.definition, without=owner).wants_tiebreaker(enabled)
+        quorum.votes(owner.definition, without=owner).wants_tiebreaker(enabled)
 
 
 def _taken_over(cluster: Cluster, answer: Answer, owner: Resource, keep: bool) -> bool:
@@ -50,7 +50,7 @@ def _taken_over(cluster: Cluster, answer: Answer, owner: Resource, keep: bool) -
         drbd_disks.drop_disk(cluster, answer, owner)
         return True
     owner.flags = ["DISKLESS", "DRBD_DISKLESS", "TIE_BREAKER"]
-    quorum.settle(cluster, answer, one)
+    quorum.settle(answer, one)
     _round(cluster, answer, one, lambda node: f"Resource '{one.name}' updated on node '{node}'")
     return True
 
@@ -74,12 +74,12 @@ def _remove(cluster: Cluster, answer: Answer, owner: Resource) -> None:
     automatic = quorum.is_tiebreaker(owner)
     owner.flags = [*owner.flags, "DRBD_DELETE"]
     tie = quorum.tiebreaker(one, without=owner)
-    if tie is not None and quorum.votes(cluster, one, without=owner).wants_tiebreaker(quorum.enabled(cluster, one)):
+    if tie is not None and quorum.votes(one, without=owner).wants_tiebreaker(quorum.enabled(cluster, one)):
         tie = None
     if tie is not None:
         tie.flags = [*tie.flags, "DRBD_DELETE"]
         answer.add(INFO | 10004, "Tie breaker marked for deletion")
-        quorum.settle(cluster, answer, one)
+        quorum.settle(answer, one)
     answer.add(DELETED, f"Node: {node}, Resource: {one.name} preparing for deletion.", details="preparing")
     _round(cluster, answer, one, lambda where: f"Preparing deletion of resource on '{where}'",
            lambda found: found in (owner, tie))
@@ -91,7 +91,7 @@ def _remove(cluster: Cluster, answer: Answer, owner: Resource) -> None:
     owner.flags = ["DELETE", *[flag for flag in owner.flags if flag != "DELETE"]]
     if tie is not None or automatic:
         answer.add(INFO | 10004, "Tie breaker marked for deletion")
-    quorum.settle(cluster, answer, one)
+    quorum.settle(answer, one)
     answer.add(DELETED, f"Node: {node}, Resource: {one.name} marked for deletion.", details="marked")
     clean_up(cluster, answer, owner)
     if tie is not None:
@@ -165,6 +165,7 @@ def _mark(going: list[Resource]) -> None:
 
 def go_on(cluster: Cluster, one: Definition) -> None:
     """Go on with a deletion that an offline satellite had stopped."""
-    if one.unfinished and "DELETE" in one.flags and all(cluster.online(owner.node) for owner in one.resources.values()):
-        if take_down(cluster, Answer(RESOURCE), one):
-            satellites.finish_delete(cluster, one)
+    waits = one.unfinished and "DELETE" in one.flags
+    if waits and all(cluster.online(owner.node) for owner in one.resources.values()) \
+            and take_down(cluster, Answer(RESOURCE), one):
+        satellites.finish_delete(cluster, one)

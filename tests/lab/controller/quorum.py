@@ -35,14 +35,14 @@ class Votes:
         return self.diskful >= 3 or (self.diskful >= 2 and self.diskless >= 1)
 
 
-def counts(cluster: Cluster, owner: Resource) -> bool:
+def counts(owner: Resource) -> bool:
     gone = owner.deleting or "INACTIVE" in owner.flags or "EVICTED" in owner.flags
     return not gone and "DRBD" in owner.layers and "CLIENT" not in owner.drbd_flags
 
 
-def votes(cluster: Cluster, one: Definition, without: Optional[Resource] = None) -> Votes:
+def votes(one: Definition, without: Optional[Resource] = None) -> Votes:
     """Count the resources of a definition, leaving one out if asked to."""
-    present = [owner for owner in one.resources.values() if owner is not without and counts(cluster, owner)]
+    present = [owner for owner in one.resources.values() if owner is not without and counts(owner)]
     diskless = [owner for owner in present if owner.diskless]
     return Votes(len(present) - len(diskless), len(diskless), sum(is_tiebreaker(owner) for owner in diskless))
 
@@ -66,14 +66,14 @@ def tiebreaker(one: Definition, without: Optional[Resource] = None) -> Optional[
 
 def add_tiebreaker(cluster: Cluster, answer: Answer, one: Definition) -> Optional[Resource]:
     """Register the tiebreaker a definition wants and return it, not yet deployed; None where none is wanted."""
-    if not under_drbd(one) or not votes(cluster, one).wants_tiebreaker(enabled(cluster, one)) or tiebreaker(one):
+    if not under_drbd(one) or not votes(one).wants_tiebreaker(enabled(cluster, one)) or tiebreaker(one):
         return None
     node = _free_node(cluster, one)
     if node is None:
         answer.add(WARN | 1013, "Could not find suitable node to automatically create a tie breaking resource for "
                                 f"'{one.name}'.")
         return None
-    made = new_diskless(cluster, one, node)
+    made = new_diskless(one, node)
     made.flags.append("TIE_BREAKER")
     answer.add(RESOURCE | CREATED, "Successfully set property key(s): StorPoolName")
     answer.add(INFO | 10003, f"Tie breaker resource '{one.name}' created on {node}")
@@ -88,7 +88,7 @@ def _free_node(cluster: Cluster, one: Definition) -> Optional[str]:
     return cluster.nodes[free[0]].name if free else None
 
 
-def new_diskless(cluster: Cluster, one: Definition, node: str) -> Resource:
+def new_diskless(one: Definition, node: str) -> Resource:
     """Store a diskless resource of a definition on a node, not yet deployed."""
     stack = next((owner.layers for owner in one.resources.values()), ["DRBD", "STORAGE"])
     made = Resource(one, node, [kind for kind in stack if kind != "LUKS"], flags=["DISKLESS", "DRBD_DISKLESS"],
@@ -101,12 +101,12 @@ def new_diskless(cluster: Cluster, one: Definition, node: str) -> Resource:
     return made
 
 
-def settle(cluster: Cluster, answer: Answer, one: Definition) -> None:
+def settle(answer: Answer, one: Definition) -> None:
     """Set or take away quorum, unless a user set it by hand."""
     present = one.props.get(QUORUM)
     if one.props.get(SET_BY) == "user":
         return
-    if votes(cluster, one).can_have_quorum():
+    if votes(one).can_have_quorum():
         if present != "majority":
             one.props[QUORUM] = "majority"
             was = "undefined" if present is None else f"'{present}'"

@@ -350,14 +350,14 @@ def _switch(cluster: Cluster, request: Request, on: bool) -> Answer:
 @route("GET", "/v1/resource-definitions/{resource}/resource-connections")
 def connections(cluster: Cluster, request: Request) -> Document:
     one = lookup.definition(cluster, request.params["resource"], masked=False)
-    return Document(drbd.connections(cluster, one))
+    return Document(drbd.connections(one))
 
 
 @route("GET", "/v1/resource-definitions/{resource}/resource-connections/{node_a}/{node_b}")
 def connection(cluster: Cluster, request: Request) -> Document:
     one = lookup.definition(cluster, request.params["resource"], masked=False)
     nodes = {request.params["node_a"].upper(), request.params["node_b"].upper()}
-    for found in drbd.connections(cluster, one):
+    for found in drbd.connections(one):
         if {found["node_a"].upper(), found["node_b"].upper()} == nodes:
             return Document(found)
     text = f"Resource connection between '{request.params['node_a']}' and '{request.params['node_b']}' not found."

@@ -57,7 +57,7 @@ def _volume_definition(cluster: Cluster, target: Definition, number: int, one: S
     kept = ("DrbdCurrentGi", "Encryption/Passphrase", "Linstor/Drbd/freeze-block-size")
     made.props = {key: value for key, value in one.volume_props[number].items() if key in kept}
     if "DRBD" in target.layers or "DRBD" in one.layers:
-        made.drbd = drbd.volume_definition_data(cluster, target, made)
+        made.drbd = drbd.volume_definition_data(cluster, made)
     return made
 
 

@@ -157,14 +157,14 @@ def measure(owner: Resource, volume: Volume, kind: str, size: int) -> None:
 def size_bytes(cluster: Cluster, owner: Resource, kind: str, size: int) -> int:
     """Return the bytes a device of `size` net KiB really has."""
     if "DRBD" in owner.layers:
-        return drbd.device_size(cluster, owner, kind, size) * 1024
+        return drbd.device_size(owner, kind, size) * 1024
     return providers.rounded(kind, size) * 1024
 
 
 def attach(cluster: Cluster, owner: Resource, volume: Volume) -> None:
     """Show the volume as a device on its node."""
     where = content(owner, volume.number)
-    wanted = None if where.node else drbd.device_path(cluster, owner, volume)
+    wanted = None if where.node else drbd.device_path(owner, volume)
     shown = cluster.volumes.attach(where, owner.node, wanted)
     volume.device = drbd.backing_path(cluster, owner, volume) if wanted else shown
 

@@ -91,7 +91,7 @@ def layer_object(cluster: Cluster, one: Resource) -> dict[str, Any]:
             volumes = [storage_data(one.volumes[number]) for number in sorted(one.volumes)]
             layer["storage"] = filled({"storage_volumes": volumes})
         else:
-            layer[kind.lower()] = drbd.crypt_data(cluster, one) if kind == "LUKS" else {}
+            layer[kind.lower()] = drbd.crypt_data(one) if kind == "LUKS" else {}
         tree = layer
     return tree
 
@@ -121,14 +121,14 @@ def volume(cluster: Cluster, owner: Resource, one: Volume) -> dict[str, Any]:
         if layer == "DRBD":
             layers.append({"type": layer, "data": drbd.volume_data(cluster, owner, one)})
         elif layer == "LUKS":
-            layers.append({"type": layer, "data": drbd.crypt_volume(cluster, owner, one)})
+            layers.append({"type": layer, "data": drbd.crypt_volume(owner, one)})
         else:
             layers.append({"type": layer, "data": storage_data(one)})
     document = filled({
         "volume_number": one.number,
         "storage_pool_name": one.pool,
         "provider_kind": kind,
-        "device_path": drbd.device_path(cluster, owner, one) if "DRBD" in owner.layers else one.device,
+        "device_path": drbd.device_path(owner, one) if "DRBD" in owner.layers else one.device,
         "allocated_size_kib": _allocated(cluster, owner, one, kind),
         "props": drbd.volume_props(owner, one),
         "flags": [*one.flags, "DELETE"] if "DELETE" in owner.flags else one.flags,

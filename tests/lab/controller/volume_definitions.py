@@ -90,7 +90,7 @@ def build(cluster: Cluster, answer: Answer, one: Definition, given: dict[str, An
     if passphrase:
         made.props["Encryption/Passphrase"] = "encrypted"
     if "DRBD" in one.layers or minor is not None:
-        made.drbd = drbd.volume_definition_data(cluster, one, made)
+        made.drbd = drbd.volume_definition_data(cluster, made)
         one.drbd = one.drbd or drbd.definition_data(cluster, 7)
     refs, answer.refs = answer.refs, {key: value for key, value in answer.refs.items() if key != "VlmNr"}
     properties.change(made.props, answer, VOLUME_DEFINITION, props)
