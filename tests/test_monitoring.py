@@ -251,3 +251,26 @@ def test_many_disks_are_monitored_in_two_requests_and_a_second(site: Site) -> No
     assert len(asked) == 2
     spent = after.children_user + after.children_system - before.children_user - before.children_system
     assert spent < 2.0, f"{spent:.2f} s of CPU"
+
+
+def test_a_disk_that_is_going_is_not_counted(site: Site) -> None:
+    site.disk(7, 0, 64)
+    site.disk(7, 1, 64)
+    site.cluster.definitions["ONE-VM-7-DISK-1"].flags.append("DELETE")
+    site.monitor(1, vm_disks=True, RESOURCE_GROUP="group")
+    assert usage(unpacked(site.received()[0])) == {7: "DISK_SIZE=[ID=0,SIZE=64]"}
+
+
+@pytest.mark.parametrize(
+    "address, monitor_address, reached",
+    [("0.0.0.0", "auto", True), ("127.0.0.1", "auto", True), ("127.0.0.9", "auto", False), ("::", "127.0.0.1", True)],
+)
+def test_monitord_is_found_where_its_configuration_says(
+    site: Site, address: str, monitor_address: str, reached: bool
+) -> None:
+    conf = site.directory / "etc" / "monitord.conf"
+    text = conf.read_text().replace("0.0.0.0", address).replace("auto", monitor_address)
+    conf.write_text(text)
+    site.disk(7, 0, 64)
+    read_monitor(site.monitor(1, vm_disks=True, RESOURCE_GROUP="group"))
+    assert site.silent() is not reached
