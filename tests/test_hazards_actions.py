@@ -198,6 +198,15 @@ def test_a_definition_that_is_being_deleted_is_not_used(site: Site) -> None:
     online(site, gone)
 
 
+@pytest.mark.parametrize("going", [11, 15, 23, 40], ids=["epilog", "resubmit", "delete", "epilog failed"])
+def test_no_disk_is_made_for_a_vm_that_is_going(site: Site, going: int) -> None:
+    datablock(site, 5)
+    disk = D.DiskDocument(0, size=8, image=5)
+    site.documents.put(D.vm(7, [disk], lcm_state=going))
+    assert "is being removed" in failed(clone(site, "node1"))
+    assert not site.definition("one-vm-7-disk-0") and not site.link("node1", 7, 0)
+
+
 def test_a_disk_from_a_snapshot_has_its_own_marks_and_leaves_no_snapshot(site: Site) -> None:
     site.datastores(RESOURCE_GROUP="opennebula", CLONE_MODE="snapshot")
     cp(site, 5)

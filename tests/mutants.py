@@ -1,0 +1,130 @@
+"""Break one guard of the driver after the other, in a copy of the project: the tests must notice each (mutants.md).
+
+    ./tests/run mutants [WORD...]     only those whose title, file or test has one of the words
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+PROJECT = Path(__file__).resolve().parent.parent
+LIST = PROJECT / "tests/mutants.md"
+WORKERS = 2
+_ENTRY = re.compile(
+    r"^## (?P<why>[^\n]+)\n\n`(?P<file>[^`\n]+)`, `(?P<test>[^`\n]+)`\n\n```diff\n(?P<diff>.+?)^```$", re.M | re.S
+)
+_COPIED = ("datastore", "etc", "lib", "tests", "tm", "pyproject.toml", "README.md", "install.sh")
+_OLD_COPIES = shutil.ignore_patterns("__pycache__", ".pytest_cache", ".hypothesis")
+_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A guard and how it is broken: `old` occurs once in `file`; `test` must fail with `new` in its place."""
+
+    why: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+def listed() -> list[Mutant]:
+    """Return the mutants of the list."""
+    found = []
+    for entry in _ENTRY.finditer(LIST.read_text(encoding="utf-8")):
+        lines = entry["diff"].splitlines()
+        old, new = ("\n".join(line[1:] for line in lines if line[0] == sign) for sign in "-+")
+        found.append(Mutant(entry["why"], entry["file"], old, new, entry["test"]))
+    return found
+
+
+class Copy:
+    """A copy of the project that one mutant at a time is put into."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        for name in _COPIED:
+            source = PROJECT / name
+            if source.is_dir():
+                shutil.copytree(source, directory / name, symlinks=True, ignore=_OLD_COPIES)
+            else:
+                shutil.copy2(source, directory / name)
+
+    def judge(self, mutant: Mutant) -> str:
+        """Return "killed", "survived" or why there is no verdict: whole, the test has to succeed."""
+        file = self.directory / mutant.file
+        whole = file.read_text(encoding="utf-8")
+        if whole.count(mutant.old) != 1:
+            return f"the old text occurs {whole.count(mutant.old)} times"
+        before = self._test(mutant.test)
+        if before != "passed":
+            return f"whole, the test {before}"
+        file.write_text(whole.replace(mutant.old, mutant.new), encoding="utf-8")
+        try:
+            after = self._test(mutant.test)
+        finally:
+            file.write_text(whole, encoding="utf-8")
+        return {"failed": "killed", "passed": "survived"}.get(after, f"broken, the test {after}")
+
+    def _test(self, name: str) -> str:
+        argv = [sys.executable, "-B", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", name]
+        try:
+            ended = subprocess.run(
+                argv, cwd=self.directory, capture_output=True, text=True, timeout=_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return f"did not end in {_SECONDS:g} s"
+        if ended.returncode == 0:
+            return "passed" if " passed" in ended.stdout else "was skipped"
+        return "failed" if ended.returncode == 1 else f"could not run: {ended.stdout.strip()[-200:]}"
+
+
+def run(mutants: Sequence[Mutant]) -> list[str]:
+    """Judge mutants, print a row each, and return the verdicts."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        copies: SimpleQueue[Copy] = SimpleQueue()
+        for number in range(WORKERS):
+            copies.put(Copy(Path(directory) / str(number)))
+
+        def judged(mutant: Mutant) -> str:
+            copy = copies.get()
+            try:
+                return copy.judge(mutant)
+            finally:
+                copies.put(copy)
+
+        verdicts = []
+        with ThreadPoolExecutor(WORKERS) as pool:
+            for mutant, verdict in zip(mutants, pool.map(judged, mutants)):
+                print(f"{verdict:9} {mutant.file}: {mutant.why}", flush=True)
+                verdicts.append(verdict)
+    return verdicts
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the listed mutants; returns 0 when every one was killed."""
+    chosen = [
+        mutant for mutant in listed()
+        if not words or any(word in f"{mutant.why} {mutant.file} {mutant.test}" for word in words)
+    ]
+    verdicts = run(chosen)
+    killed, survived = verdicts.count("killed"), verdicts.count("survived")
+    rest = len(verdicts) - killed - survived
+    more = f", {rest} without a verdict" if rest else ""
+    print(f"mutants: {len(verdicts)}, {killed} killed, {survived} survived{more}")
+    return 0 if verdicts and killed == len(verdicts) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
