@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 from . import calling
 from .calling import Call
 from .world import World
 
 
-@dataclass(frozen=True)
-class Action:
+class Action(NamedTuple):
     """One row. `module` and `function` name the operation, which is imported only when it is to run."""
 
     parse: Callable[[Call], Any]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 from urllib.parse import urlsplit
 
 from .errors import BadRequest
@@ -32,8 +31,7 @@ _SCHEMES = frozenset({"linstor", "linstor+ssl", "http", "https"})
 Read = Callable[[str, str], Any]
 
 
-@dataclass(frozen=True)
-class Attribute:
+class Attribute(NamedTuple):
     """Where a value goes, and how it is read: `read(text, name)` raises BadRequest naming what is allowed."""
 
     field: str

@@ -15,8 +15,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Callable
+from typing import Callable, NamedTuple
 
 from .errors import BadRequest
 from .naming import DefinitionName, DiskPlace, definition_of_source, disk_place, place, vm_directory
@@ -45,8 +44,7 @@ _WORD = re.compile(r"[A-Za-z0-9_.-]{1,32}\Z")
 _NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]+")
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """How a script was called: its arguments, and its standard input, read only when asked for."""
 
     argv: Sequence[str]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Optional
@@ -112,6 +111,8 @@ def _ours() -> list[str]:
 
 
 def _nearest(key: str, known: Iterable[str], cutoff: float) -> str:
+    import difflib
+
     found = difflib.get_close_matches(key[:_LONGEST_NAME].upper(), list(known), n=1, cutoff=cutoff)
     return found[0] if found else ""
 

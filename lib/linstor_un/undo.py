@@ -11,14 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 from .errors import DriverError, Refused, one_line
 
 
-@dataclass(frozen=True)
-class _TakeBack:
+class _TakeBack(NamedTuple):
     label: str
     step: Callable[..., Any]
     arguments: tuple[Any, ...]

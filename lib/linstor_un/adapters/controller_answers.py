@@ -8,8 +8,7 @@ Only the low bits decide: the same reason comes with several operations and obje
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from ..errors import DriverError, Exists, Failed, InUse, NotEnoughSpace, NotFound, Refused, Unsupported
 from .controller_link import Lost, Reply
@@ -37,8 +36,7 @@ _REASONS: dict[int, type[DriverError]] = {
 }
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One entry of an answer. `kind` is ERROR, WARNING, INFO or SUCCESS, `code` the low 15 bits."""
 
     kind: int

@@ -17,8 +17,7 @@ import socket
 import ssl
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 import linstor
@@ -48,8 +47,7 @@ class Lost(Exception):
         self.slow = slow
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """An answer: HTTP status, decoded JSON (None: no body), and who gave it."""
 
     status: int

@@ -12,8 +12,7 @@ import base64
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from ..errors import BadRequest, Unreachable
 from ..world import VmUsage
@@ -32,8 +31,7 @@ _PAIR = re.compile(r'([A-Z_]+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))')
 _PEM = re.compile(r"-----BEGIN (RSA )?PUBLIC KEY-----(.*?)-----END", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class RsaKey:
+class RsaKey(NamedTuple):
     """A public key."""
 
     modulus: int
