@@ -54,8 +54,9 @@ class ActionFailed(Exception):
 
 
 def prepare(site: Site, action: Action) -> scene.State:
-    """Set the scene of an action and return its state, for `Scene.restore`."""
-    scene.furnish(site, action.going, **action.attributes)
+    """Set the scene of an action: any host may copy, as without BRIDGE_LIST. Returns its state, for `Scene.restore`."""
+    scene.furnish(site, action.going)
+    site.datastores(RESOURCE_GROUP="opennebula", **action.attributes)
     return action.scene.establish(site)
 
 
