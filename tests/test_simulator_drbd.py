@@ -284,6 +284,7 @@ def test_a_second_opener_is_refused_by_the_kernel() -> None:
     one = lab.cluster.definitions["DISK"].resources
     assert drbd_kernel.refusal(lab.cluster, one["N2"], Opening.WRITE) == 0
     lab.open("n1")
+    assert lab.drbd("n2")["may_promote"] is False
     assert drbd_kernel.refusal(lab.cluster, one["N2"], Opening.WRITE) == drbd_kernel.ERROFS
     assert drbd_kernel.refusal(lab.cluster, one["N3"], Opening.READ) == drbd_kernel.EMEDIUMTYPE
 
