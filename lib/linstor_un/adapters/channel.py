@@ -100,6 +100,16 @@ class Channel:
                 self.said = self.said.partition(_STARTED)[2]
             self.said = self.said[-_KEPT_OF_STDERR:]
 
+    def over(self) -> bool:
+        """Return whether the process has ended.
+
+        Not `Popen.poll`: its lock stays taken for ever when a signal's exception comes right after it was acquired,
+        and `end` would then wait for that.
+        """
+        if self.process.returncode is not None:
+            return True
+        return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
     def code(self) -> Optional[int]:
         """Return the command's own code, None when the process ended without saying it. Only after the end."""
         ended = _ENDED.findall(self.said)
@@ -118,10 +128,10 @@ class Channel:
         """Leave nothing running: close stdin, wait until the other end has ended the command, kill what is left."""
         self.close_stdin()
         until = time.monotonic() + _ENDING_SECONDS
-        while self.process.poll() is None and time.monotonic() < until:
+        while not self.over() and time.monotonic() < until:
             self._drain()
             time.sleep(0.02)
-        if self.process.poll() is None:
+        if not self.over():
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         for stream in (self.stdout, self._stderr):

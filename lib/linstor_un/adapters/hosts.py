@@ -70,7 +70,7 @@ class SshHosts:
         with self._open(writer, reads=True) as sink, self._open(reader) as spring:
             output = bytearray()
             sent = _relay(spring, sink, reader, output)
-            if sink.process.poll() is None:
+            if not sink.over():
                 reader.judge(spring, b"", (0,))
                 sink.close_stdin()
             output += _talk(sink, writer, memoryview(b""), close=False)
@@ -120,7 +120,7 @@ class SshHosts:
             poller = select.poll()
             poller.register(channel.stderr_stream.fileno(), select.POLLIN)
             poller.poll(100)
-            ended = channel.process.poll() is not None
+            ended = channel.over()
             channel.hear()
             if ended:
                 break
@@ -167,7 +167,7 @@ def _talk(channel: Channel, job: _Job, pending: memoryview, close: bool) -> byte
     reading = True
     pause = 0.001
     while True:
-        over = channel.process.poll() is not None
+        over = channel.over()
         channel.hear()
         reading = reading and _read(channel, output)
         if over:
@@ -234,7 +234,7 @@ def _relay(spring: Channel, sink: Channel, job: _Job, output: bytearray) -> int:
     sent = 0
     pending = memoryview(b"")
     reading = listening = True
-    while sink.process.poll() is None and (reading or pending or spring.process.poll() is None):
+    while not sink.over() and (reading or pending or not spring.over()):
         spring.hear()
         sink.hear()
         listening = listening and _read(sink, output)
