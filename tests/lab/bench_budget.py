@@ -1,0 +1,55 @@
+"""What each action may ask of LINSTOR and of hosts, for a volume on two of three hosts, and why where it is more
+than the goal.
+
+Requests are counted without those for the controller's version; commands are those by ssh, over a connection a
+host that stays open between actions. The goals are what can be had when nothing is looked at twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Numbers of requests, commands and new connections; `goal` is requests and connections; `reason` for more."""
+
+    requests: int
+    commands: int
+    connections: int
+    goal: tuple[int, int]
+    reason: str = ""
+
+
+_PLACED = "where LINSTOR put the replicas is read back: its answer may be a success without any"
+_LOOK = "marks and openers are looked at before anything is removed, and snapshots are removed one by one"
+_TWO_HOSTS = "the copy is made on a holder of both volumes, the VM is on another host"
+_MARKED = "a persistent image is marked as its VM's disk, for the monitoring"
+_STAGED = "the image is looked at, checked and converted on the host, and what was staged there goes"
+_RESTORED = "restoring takes a request for definition, volumes and resources each, and brings old marks back"
+_CLONABLE = "LINSTOR refuses clones half-way, so that provider and state of the source are looked at before"
+
+# By the names of the interruption matrix's actions.
+BUDGETS = {
+    "stat": Budget(0, 0, 0, goal=(0, 0)),
+    "cp raw": Budget(3, 2, 1, goal=(4, 1)),
+    "cp qcow2": Budget(3, 9, 1, goal=(4, 1), reason=_STAGED),
+    "mkfs": Budget(3, 2, 1, goal=(3, 1)),
+    "image clone": Budget(5, 2, 1, goal=(5, 1)),
+    "rm": Budget(6, 0, 0, goal=(3, 0), reason=_LOOK),
+    "monitor": Budget(1, 0, 0, goal=(1, 0)),
+    "clone copy": Budget(6, 3, 2, goal=(5, 1), reason=f"{_PLACED}; {_TWO_HOSTS}"),
+    "clone copy, source in use": Budget(6, 3, 2, goal=(5, 1), reason=f"{_PLACED}; {_TWO_HOSTS}"),
+    "clone snapshot": Budget(15, 1, 1, goal=(7, 1), reason=_RESTORED),
+    "clone clone": Budget(14, 1, 1, goal=(4, 1), reason=_CLONABLE),
+    "ln": Budget(4, 1, 1, goal=(2, 1), reason=_MARKED),
+    "mkimage": Budget(4, 3, 2, goal=(4, 1), reason=_TWO_HOSTS),
+    "mkswap": Budget(4, 3, 2, goal=(4, 1), reason=_TWO_HOSTS),
+    "context": Budget(0, 0, 0, goal=(0, 0)),
+    "delete disk": Budget(6, 1, 1, goal=(3, 1), reason=_LOOK),
+    "delete disk, snapshot mode": Budget(7, 1, 1, goal=(4, 1), reason=_LOOK),
+    "delete linked disk": Budget(3, 1, 1, goal=(2, 1), reason=_MARKED),
+    "delete directory": Budget(0, 1, 1, goal=(0, 1)),
+    "mvds": Budget(3, 1, 1, goal=(2, 1), reason=_MARKED),
+    "tm monitor": Budget(2, 0, 0, goal=(2, 0)),
+}
