@@ -77,6 +77,7 @@ def _run(jobs: list[Job], workers: int) -> tuple[dict[str, Row], list[str]]:
             print(f"failed: {result}", flush=True)
         else:
             _add(rows, result)
+            print(f"{result.action}: {result.cases} cases", file=sys.stderr, flush=True)
             for text in result.problems:
                 print(text, flush=True)
     for process in processes:
