@@ -129,6 +129,9 @@ def provide(cluster: Cluster, answer: Answer, one: Definition, node: str, layers
             raise Refused(ERROR | 225, "Layerstack of deployed resource does not match")
         _provide_present(cluster, answer, present, diskful)
         return
+    if any(not resource.volumes for resource in one.resources.values()):
+        # LINSTOR takes a resource without volumes for one whose volumes are all in pools that the node shares.
+        raise Refused(ERROR | 302, f"No active resource found for shared resource {one.name}")
     cluster.pause()
     present = one.resources.get(place_.name.upper())
     if present is not None:
