@@ -128,7 +128,7 @@ def test_images_come_from_the_front_end_to_a_host_and_nothing_stays_staged(volum
     subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, path], check=True)
     for each in (raw, path):
         each.chmod(0o644)
-        target = replace(source, zero=False)
+        target = source._replace(zero=False)
         in_driver(lambda world, each=each, target=target: import_image(world, image(str(each)), Settings(), target, ""))
         assert volumes.settled(DISK).read_bytes()[:SIZE] == sparse_bytes("b", SIZE)
         put(volumes, DISK, bytes(SIZE))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import traceback
 from types import FrameType
 from typing import Optional
 
@@ -49,10 +48,10 @@ def _run(action: str, log: Log, undo: Undo) -> tuple[int, str, str]:
     except Terminated as error:
         code, sentence = FAILED, str(error)
     except ImportError as error:
-        log.error(traceback.format_exc())
+        log.error(_traceback())
         code, sentence = FAILED, f"{one_line(str(error))}; install the driver and its Python packages with install.sh"
     except BaseException as error:
-        log.error(traceback.format_exc())
+        log.error(_traceback())
         code, sentence = BUG, f"{type(error).__name__}: {one_line(str(error))}; this is a bug, syslog has its traceback"
     else:
         for label in undo.settle():
@@ -73,6 +72,12 @@ def _do(action: str, log: Log, undo: Undo) -> str:
     # Not the request itself: its document may hold a marketplace's credentials.
     log.debug("called with " + " ".join(argument if len(argument) < 300 else "..." for argument in sys.argv[1:]))
     return row.operation()(wiring.build(os.environ, log, undo), request)
+
+
+def _traceback() -> str:
+    import traceback
+
+    return traceback.format_exc()
 
 
 class _Stop:

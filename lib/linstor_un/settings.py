@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from . import conffile
 from .attributes import ATTRIBUTES, OLD_SPELLINGS, Attribute
@@ -52,8 +52,7 @@ class Settings:
     limit_transfer_bw: str = ""
 
 
-@dataclass(frozen=True)
-class Loaded:
+class Loaded(NamedTuple):
     """Settings with what is to be said about where they came from.
 
     `warnings` are for oned's log: a slip of the pen changes where data is placed. `notes` are for syslog.

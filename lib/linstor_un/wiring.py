@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Callable
 
 from . import places, settings
@@ -13,7 +13,7 @@ from .errors import BadRequest
 from .onexml import Datastore
 from .settings import Settings
 from .undo import Undo
-from .world import Clock, Controller, FrontEnd, Trail, World
+from .world import Clock, Controller, FrontEnd, Trail, VmUsage, World
 
 
 class SystemClock:
@@ -28,12 +28,25 @@ class SystemClock:
         time.sleep(seconds)
 
 
+class LazyMonitord:
+    """monitord as it is reached when there is something to report: few actions have that."""
+
+    def __init__(self, conf: str, version: str) -> None:
+        """Arguments: the paths of monitord.conf and of the remotes' VERSION."""
+        self._paths = conf, version
+
+    def report(self, usages: Sequence[VmUsage]) -> None:
+        """See `world.Monitord.report`."""
+        from .adapters.monitord import MonitordClient
+
+        MonitordClient(*self._paths).report(usages)
+
+
 def build(environ: Mapping[str, str], trail: Trail, undo: Undo) -> World:
     """Return the world of one run. Arguments: environ, for ONE_LOCATION and the adapters' own variables."""
     from .adapters.cloud import Oned
     from .adapters.hosts import SshHosts
     from .adapters.locks import FileLocks, lock_directory
-    from .adapters.monitord import MonitordClient
 
     clock = SystemClock()
     front_end = FrontEnd(places.remotes(environ), places.var(environ), places.own_names(environ))
@@ -42,7 +55,7 @@ def build(environ: Mapping[str, str], trail: Trail, undo: Undo) -> World:
         connect=_connect(clock, trail),
         hosts=SshHosts(environ),
         cloud=Oned(environ),
-        monitord=MonitordClient(f"{places.etc(environ)}/monitord.conf", f"{front_end.remotes}/VERSION"),
+        monitord=LazyMonitord(f"{places.etc(environ)}/monitord.conf", f"{front_end.remotes}/VERSION"),
         locks=FileLocks(lock_directory(environ), clock),
         clock=clock,
         undo=undo,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .. import copying
 from ..copying import End, Plan
@@ -77,8 +77,7 @@ _NEEDS_ROOT_ON_DEVICES = {"xfs"}
 _WRITTEN = re.compile(r"^([0-9]+) bytes?\b", re.MULTILINE)
 
 
-@dataclass(frozen=True)
-class Device:
+class Device(NamedTuple):
     """A volume where it can be opened: on a host (LINSTOR's or OpenNebula's name), as a path there.
 
     `size` is what was asked for, in bytes; the device may be larger. `zero` is whether it is known to read
@@ -91,8 +90,7 @@ class Device:
     zero: bool = False
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(NamedTuple):
     """Devices of one host as they are, and what the host's qemu-img can do."""
 
     ends: tuple[End, ...]
