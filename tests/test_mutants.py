@@ -9,14 +9,16 @@ from pathlib import Path
 
 import mutants
 import pytest
-from copy_support import MIB, device, make_world
+from copy_support import MIB, device, image, make_world
 from linstor_un import placement
 from linstor_un.adapters.controller_answers import entries, error_of
 from linstor_un.errors import Exists, Failed, NotEnoughSpace, Refused
 from linstor_un.naming import CREATING, IMAGE_ID, ORIGIN, RUN, STATE
 from linstor_un.operations import contents, volumes
+from linstor_un.operations.importing import import_image
 from linstor_un.operations.volumes import Wanted
 from linstor_un.placement import Fate
+from linstor_un.settings import Settings
 from linstor_un.undo import Undo
 from linstor_un.units import Kib
 from linstor_un.world import Definition, Outcome, World
@@ -124,6 +126,21 @@ def test_a_file_system_that_is_not_there_is_a_failure(tmp_path: Path) -> None:
     volume.write_bytes(bytes(MIB))
     assert "blkid finds nothing there" in sentence(
         lambda: contents.make_filesystem(world, device(str(volume), MIB, zero=True), "ext4"), Failed
+    )
+
+
+def test_a_downloader_that_delivers_less_than_the_file_is_a_failure(tmp_path: Path) -> None:
+    world = make_world(tmp_path / "var")
+    downloader = tmp_path / "var/remotes/datastore/downloader.sh"
+    downloader.parent.mkdir(parents=True)
+    downloader.write_text("#!/bin/sh\nhead -c 1024 /dev/zero\n")
+    downloader.chmod(0o755)
+    source, volume = tmp_path / "image", tmp_path / "volume"
+    source.write_bytes(b"1" * MIB)
+    volume.write_bytes(bytes(MIB))
+    settings = Settings(safe_dirs=(str(tmp_path),))
+    assert f"it has {MIB} bytes and only 1024 were read" in sentence(
+        lambda: import_image(world, image(str(source)), settings, device(str(volume), MIB, zero=True), ""), Failed
     )
 
 
