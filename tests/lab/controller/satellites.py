@@ -130,6 +130,9 @@ def _create(cluster: Cluster, owner: Resource, volume: Volume, kind: str, size: 
     measure(owner, volume, kind, size)
     volume.allocated = 0 if kind == "LVM_THIN" else volume.allocated  # lvs is asked before anything is written
     attach(cluster, owner, volume)
+    for other in owner.definition.resources.values():
+        if other.diskless and other.known and volume.number in other.volumes:
+            attach(cluster, other, other.volumes[volume.number])
 
 
 def _touch(owner: Resource, volume: Volume, kind: str, size: int) -> None:
@@ -164,9 +167,14 @@ def size_bytes(cluster: Cluster, owner: Resource, kind: str, size: int) -> int:
 def attach(cluster: Cluster, owner: Resource, volume: Volume) -> None:
     """Show the volume as a device on its node."""
     where = content(owner, volume.number)
-    wanted = None if where.node else drbd.device_path(owner, volume)
-    shown = cluster.volumes.attach(where, owner.node, wanted)
-    volume.device = drbd.backing_path(cluster, owner, volume) if wanted else shown
+    if where.node:
+        volume.device = cluster.volumes.attach(where, owner.node, None)
+        return
+    # A diskless may be told before the first replica is made: its device opens when there is one.
+    if not owner.diskless or any(other.volumes[volume.number].size and not other.diskless
+                                 for other in owner.definition.resources.values() if volume.number in other.volumes):
+        cluster.volumes.attach(where, owner.node, drbd.device_path(owner, volume))
+    volume.device = drbd.backing_path(cluster, owner, volume)
 
 
 def say(answer: Optional[Answer], owner: Resource, volume: Volume, kind: str, code: int, word: str) -> None:
