@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Callable, Optional
 
 from .. import placement
-from ..errors import Exists, Failed, InUse, NotEnoughSpace, NotFound, Unsupported
+from ..errors import Exists, Failed, InUse, NotEnoughSpace, NotFound, Refused, Unsupported
 from ..naming import AUX, CREATING, DELETING, RUN, STATE, by_res
 from ..placement import Fate
 from ..retry import until
@@ -129,6 +129,8 @@ def create(world: World, controller: Controller, wanted: Wanted) -> Optional[Vol
 def _create(world: World, controller: Controller, wanted: Wanted) -> Volume:
     marks = {**wanted.marks, STATE: CREATING, RUN: world.run}
     providers: dict[str, str] = {}
+    if wanted.settings.node_list:
+        _require_nodes(controller, wanted)
     with world.undo.by(wanted.name, discard, world, controller, wanted.name):
         if placement.spawnable(wanted.settings, wanted.host):
             try:
@@ -149,6 +151,20 @@ def _create(world: World, controller: Controller, wanted: Wanted) -> Volume:
         providers.update(controller.place(wanted.name, wanted.settings, nodes=[wanted.host], count=count))
         volume = look(controller, wanted.name, wanted.settings, wanted.size)
     return replace(volume, zero=_reads_zero(controller, volume, providers))
+
+
+def _require_nodes(controller: Controller, wanted: Wanted) -> None:
+    """Raise Refused when a node of NODE_LIST is unknown or offline.
+
+    LINSTOR registers a replica on an offline node, and then cannot delete the definition before the node is back.
+    """
+    online = {node.name.lower() for node in controller.nodes() if node.online}
+    missing = [node for node in wanted.settings.node_list if node.lower() not in online]
+    if missing:
+        raise Refused(
+            f"{wanted.name} cannot be placed on {', '.join(missing)}, which LINSTOR does not have online; "
+            f"look at `linstor node list` and at NODE_LIST"
+        )
 
 
 def _place(controller: Controller, wanted: Wanted) -> dict[str, str]:
