@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from hazard_support import diskful, flags, naive
-from lab.controller import satellites
+from lab.controller import drbd_events, satellites
 from lab.controller.faults import Fault
 from lab.controller.volumes import Content
 from lab.oned import documents as D
@@ -177,6 +177,30 @@ def test_an_image_that_is_written_to_is_not_copied(site: Site) -> None:
         assert read.returncode
         assert f"open for writing on {writer}" in failed(clone(site, other))
     assert not site.definition("one-vm-7-disk-0")
+
+
+def test_nothing_touches_a_volume_whose_replicas_differ(site: Site) -> None:
+    name = datablock(site, 5)
+    old, new = site.holders(name)
+    for node in (old, new):
+        if node == new:
+            drbd_events.cut(site.cluster, old)
+        drbd_events.open_device(site.cluster, name, node, "rw")
+    drbd_events.join(site.cluster, old)
+    for node in (old, new):
+        drbd_events.close_device(site.cluster, name, node)
+    definition = site.definition(name)
+    assert definition and definition.resources[new.upper()].volumes[0].state == "Outdated"
+    # LINSTOR takes it without a word; DRBD then connects them, and the older data wins.
+    mark = {"override_props": {"Aux/one/NAIVE": "1"}}
+    assert naive(site.cluster, "PUT", f"resource-definitions/{name}", mark)[0] == 200
+    props = dict(definition.props)
+
+    vm(site, 7, D.DiskDocument(0, size=8, image=5), D.DiskDocument(1, size=8, image=5, clone=False))
+    ln = site.oned.tm("ln", site.source_word(5), site.disk_word(new, 7, 1), 7, 100)
+    for outcome in (ln, clone(site, new)):
+        assert f"{new} is StandAlone" in failed(outcome)
+    assert definition.props == props and not site.link(new, 7, 1) and not site.definition("one-vm-7-disk-0")
 
 
 # --- names and marks --------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from typing import Optional
 
-from .errors import BadRequest, Exists, InUse, Unreachable
+from .errors import BadRequest, Exists, InUse, Refused, Unreachable
 from .naming import AUX, DELETING, DISK_ID, IMAGE_ID, ORIGIN, RUN, STATE, VM_ID
 from .settings import Settings
 from .world import DRBD, CloudHost, Definition, Replica
@@ -99,6 +99,20 @@ def bridge(candidates: Sequence[CloudHost], holders: Sequence[Collection[str]], 
 def holding(replicas: Sequence[Replica]) -> list[str]:
     """Return the nodes with a usable replica, in the order LINSTOR lists them."""
     return [replica.node for replica in replicas if replica.diskful and replica.usable]
+
+
+def require_together(name: str, replicas: Sequence[Replica]) -> None:
+    """Raise Refused for a volume whose replicas were written to on both sides of a partition.
+
+    DRBD may call the newer one outdated, and whatever makes the nodes look at the volume again (an attachment, a
+    property) connects them and lets the older data win: an administrator has to choose first.
+    """
+    nodes = [replica.node for replica in replicas if replica.apart]
+    if nodes:
+        raise Refused(
+            f"the replicas of {name} have differing data, {', '.join(nodes)} is StandAlone from another; "
+            f"choose which to keep (`drbdadm connect --discard-my-data` where it is lost) and retry"
+        )
 
 
 def unknown(replicas: Sequence[Replica]) -> list[str]:

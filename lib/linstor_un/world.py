@@ -52,7 +52,8 @@ class Replica(NamedTuple):
 
     `online` is whether the node's satellite reports on it: where it does not, nothing is known about
     openers. `in_use` is DRBD's word about read-write openers; it is None for stacks without DRBD, and
-    read-only openers never show.
+    read-only openers never show. `apart` is whether DRBD keeps it from another replica because both were
+    written to while they did not see each other (StandAlone).
     """
 
     node: str
@@ -62,6 +63,7 @@ class Replica(NamedTuple):
     device: Optional[str]
     online: bool
     in_use: Optional[bool]
+    apart: bool = False
 
     @property
     def diskful(self) -> bool:

@@ -49,7 +49,12 @@ def replica(item: Mapping[str, Any]) -> Replica:
         device=_device(item["name"], top),
         online=state is not None,
         in_use=(state or {}).get("in_use") if DRBD in layers else None,
+        apart=any(peer.get("message") == "StandAlone" for peer in _connections(top)),
     )
+
+
+def _connections(top: Optional[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return list((((top or {}).get("drbd") or {}).get("connections") or {}).values())
 
 
 def _device(name: str, top: Optional[Mapping[str, Any]]) -> Optional[str]:

@@ -71,10 +71,11 @@ def _copy_each(world: World, source: Volume, target: Volume) -> None:
 def readable(source: Volume) -> None:
     """Raise InUse when another node writes to the source: DRBD then refuses readers elsewhere.
 
-    Raises Unsupported when it has no usable replica.
+    Raises Unsupported when it has no usable replica, Refused when its replicas differ.
     """
     if not placement.holding(source.replicas):
         raise Unsupported(f"{source.name} has no replica on an online node, so it cannot be copied; bring one back")
+    placement.require_together(source.name, source.replicas)
     writers = [replica.node for replica in source.replicas if replica.in_use]
     if writers:
         raise InUse(f"{source.name} is open for writing on {', '.join(writers)}, so a copy would be inconsistent")

@@ -120,6 +120,7 @@ def ln(world: World, request: LnRequest) -> str:
     if source is None:
         raise NotFound(f"{request.source}, the image of disk {disk.id}, does not exist on LINSTOR; check the image")
     volume = volumes.existing(source, controller, settings)
+    placement.require_together(volume.name, volume.replicas)
     if not placement.holding(volume.replicas):
         raise Refused(f"{request.source} has no replica on an online node, so disk {disk.id} cannot use it")
     _attach_and_link(world, controller, volume, target)
