@@ -86,7 +86,7 @@ class Site:
     def furnish(self) -> None:
         """Register nodes, pools, the group "opennebula" (two replicas), datastores 100 and 101, and hosts."""
         for number, name in enumerate(self.hosts.names):
-            self.cluster.add_node(name, address=self.hosts.address(name))
+            self.cluster.add_node(name, address=self.hosts.address(name), layers=("DRBD", "LUKS", "STORAGE"))
             for pool, kind in self.pools.items():
                 self.cluster.add_pool(name, pool, kind, 8 * GIB_IN_KIB)
             self.documents.put(documents.host(number, name))

@@ -25,6 +25,8 @@ OBJECT_SNAPSHOT = 0x0C0000
 
 INVALID_SIZE = 206
 NO_PASSPHRASE = 312
+# A warning at the creation of an encrypted definition; its replicas then fail with 998.
+NO_MASTER_KEY = 1011
 HALF_WAY = frozenset({998, 999})
 NOT_UNDERSTOOD = 32765
 

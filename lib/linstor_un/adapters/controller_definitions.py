@@ -93,7 +93,12 @@ class Definitions(Reads):
         """See `world.Controller.define`."""
         body = definition_body(name, settings, dict(marks), self._stack(settings))
         look = lambda: self._defined(name, marks)  # noqa: E731
-        self._change(f"create {name}", "POST", path("resource-definitions"), body, look)
+        found = self._change(f"create {name}", "POST", path("resource-definitions"), body, look)
+        if any(entry.code == answers.NO_MASTER_KEY for entry in found or ()):
+            raise Failed(
+                f"cannot encrypt {name}: LINSTOR has no master passphrase; run `linstor encryption create-passphrase` "
+                f"(or `enter-passphrase`), or switch ENCRYPTION off"
+            )
 
     def add_volume(self, name: str, size: Kib) -> None:
         """See `world.Controller.add_volume`."""

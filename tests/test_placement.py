@@ -1,0 +1,220 @@
+"""Attributes of datastores: each shows in where replicas land, or in where a volume is copied."""
+
+from __future__ import annotations
+
+import pytest
+from lab.oned import documents
+from lab.oned.answers import Outcome
+from lab.oned.documents import DiskDocument
+from lab.site import Site
+
+from linstor_un import placement
+from linstor_un.errors import BadRequest, Exists, InUse, Unreachable
+from linstor_un.naming import CREATING, IMAGE_ID, ORIGIN, RUN, STATE, VM_ID
+from linstor_un.placement import Fate
+from linstor_un.world import CloudHost, Definition
+
+SITE = {"pools": {"thin": "LVM_THIN", "ssd": "ZFS_THIN"}}
+DISK = "one-vm-7-disk-1"
+
+
+def volatile(site: Site, host: str = "node1") -> Outcome:
+    """Make VM 7's volatile disk 1 of 16 MiB on a host."""
+    site.documents.put(documents.vm(7, [DiskDocument(1, size=16, kind="fs", datastore=101)], hosts=[host]))
+    return site.oned.tm("mkimage", 16, "raw", site.disk_word(host, 7, 1), 7, 101)
+
+
+def made(site: Site, host: str = "node1", **attributes: object) -> list[str]:
+    """Return where the replicas of a volatile disk are, made with exactly these attributes."""
+    site.datastores(**attributes)  # type: ignore[arg-type]
+    outcome = volatile(site, host)
+    assert outcome.success, outcome.user_message
+    return site.holders(DISK)
+
+
+def zones(site: Site, **zone_of: str) -> None:
+    for node, zone in zone_of.items():
+        site.rest("PUT", f"/v1/nodes/{node}", {"override_props": {"Aux/zone": zone}})
+
+
+def occupy(site: Site, name: str, node: str) -> None:
+    """Put a foreign volume on one node."""
+    site.rest("POST", "/v1/resource-definitions", {"resource_definition": {"name": name}})
+    site.rest("POST", f"/v1/resource-definitions/{name}/volume-definitions", {"volume_definition": {"size_kib": 4096}})
+    resource = {"resource": {"node_name": node, "props": {"StorPoolName": "thin"}}}
+    site.rest("POST", f"/v1/resource-definitions/{name}/resources", [resource])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_replica_count(site: Site, count: int) -> None:
+    assert len(made(site, REPLICA_COUNT=count, STORAGE_POOL="thin")) == count
+
+
+def test_resource_group_places_and_owns(site: Site) -> None:
+    site.group("one-copy", place_count=1, storage_pool_list=["ssd"])
+    assert len(made(site, RESOURCE_GROUP="one-copy")) == 1
+    found = site.definition(DISK)
+    assert found and found.group == "one-copy"
+
+
+def test_replica_count_goes_before_the_groups(site: Site) -> None:
+    assert len(made(site, RESOURCE_GROUP="opennebula", REPLICA_COUNT=3)) == 3
+
+
+@pytest.mark.parametrize("pool", ["thin", "ssd"])
+def test_storage_pool(site: Site, pool: str) -> None:
+    made(site, REPLICA_COUNT=2, STORAGE_POOL=pool)
+    found = site.definition(DISK)
+    assert found and {r.props["StorPoolName"] for r in found.resources.values() if not r.diskless} == {pool}
+
+
+def test_node_list_is_where_replicas_always_are(site: Site) -> None:
+    assert made(site, NODE_LIST="node3 node2", STORAGE_POOL="thin") == ["node2", "node3"]
+
+
+def test_node_list_is_topped_up_to_the_replica_count(site: Site) -> None:
+    assert made(site, NODE_LIST="node3", REPLICA_COUNT=2, STORAGE_POOL="thin").count("node3") == 1
+    assert len(site.holders(DISK)) == 2
+
+
+def test_layer_list_without_drbd_places_where_the_vm_is(site: Site) -> None:
+    assert made(site, "node3", LAYER_LIST="storage", REPLICA_COUNT=1, STORAGE_POOL="thin") == ["node3"]
+    found = site.definition(DISK)
+    assert found and found.resources["NODE3"].layers == ["STORAGE"]
+
+
+def test_a_groups_own_stack_without_drbd_puts_a_replica_where_the_vm_is(site: Site) -> None:
+    site.group("bare", place_count=1, storage_pool_list=["thin"], layer_stack=["STORAGE"])
+    assert "node3" in made(site, "node3", RESOURCE_GROUP="bare")
+    assert site.link("node3", 7, 1).startswith("/dev/loop")
+
+
+def test_providers(site: Site) -> None:
+    made(site, RESOURCE_GROUP="DfltRscGrp", PROVIDERS="zfs_thin", REPLICA_COUNT=2)
+    found = site.definition(DISK)
+    assert found and {r.props["StorPoolName"] for r in found.resources.values() if not r.diskless} == {"ssd"}
+
+
+def test_replicas_on_same(site: Site) -> None:
+    zones(site, node1="a", node2="b", node3="b")
+    assert made(site, REPLICAS_ON_SAME="zone", REPLICA_COUNT=2, STORAGE_POOL="thin") == ["node2", "node3"]
+
+
+def test_replicas_on_different(site: Site) -> None:
+    zones(site, node1="a", node2="a", node3="b")
+    assert "node3" in made(site, REPLICAS_ON_DIFFERENT="Aux/zone", REPLICA_COUNT=2, STORAGE_POOL="thin")
+
+
+def test_do_not_place_with(site: Site) -> None:
+    occupy(site, "database", "node1")
+    attributes = {"REPLICA_COUNT": 2, "STORAGE_POOL": "thin"}
+    assert made(site, DO_NOT_PLACE_WITH="database", **attributes) == ["node2", "node3"]
+
+
+def test_do_not_place_with_regex(site: Site) -> None:
+    occupy(site, "database-7", "node2")
+    attributes = {"REPLICA_COUNT": 2, "STORAGE_POOL": "thin"}
+    assert made(site, DO_NOT_PLACE_WITH_REGEX="^database-[0-9]+$", **attributes) == ["node1", "node3"]
+
+
+def test_prefer_node_puts_a_replica_where_the_vm_is(site: Site) -> None:
+    for host in ("node1", "node2", "node3"):
+        assert host in made(site, host, PREFER_NODE="yes", RESOURCE_GROUP="opennebula")
+        site.oned.tm("delete", site.disk_word(host, 7, 1), 7, 101)
+
+
+def test_prefer_node_is_a_wish_only(site: Site) -> None:
+    del site.cluster.nodes["NODE3"].pools["THIN"]
+    assert made(site, "node3", PREFER_NODE="yes", RESOURCE_GROUP="opennebula") == ["node1", "node2"]
+    assert site.link("node3", 7, 1) == f"/dev/drbd/by-res/{DISK}/0"
+
+
+def test_diskless_pool_is_where_attachments_are(site: Site) -> None:
+    site.cluster.add_pool("node3", "lent", "DISKLESS", 1 << 40)
+    made(site, "node3", NODE_LIST="node1", STORAGE_POOL="thin", DISKLESS_POOL="lent")
+    found = site.definition(DISK)
+    assert found and found.resources["NODE3"].props["StorPoolName"] == "lent"
+
+
+def test_encryption_puts_luks_below_drbd(site: Site) -> None:
+    site.rest("POST", "/v1/encryption/passphrase", {"new_passphrase": "secret"})
+    made(site, ENCRYPTION="yes", REPLICA_COUNT=2, STORAGE_POOL="thin")
+    found = site.definition(DISK)
+    assert found and {tuple(r.layers) for r in found.resources.values() if not r.diskless} == {
+        ("DRBD", "LUKS", "STORAGE")
+    }
+
+
+def test_encryption_without_a_passphrase_says_what_to_do_and_leaves_nothing(site: Site) -> None:
+    site.datastores(ENCRYPTION="yes", REPLICA_COUNT=2, STORAGE_POOL="thin")
+    outcome = volatile(site)
+    assert outcome.code == 1 and "linstor encryption create-passphrase" in outcome.user_message
+    assert site.definition(DISK) is None
+
+
+def test_bridge_list_is_where_copies_run(site: Site) -> None:
+    """node3 holds no replica: it borrows the volume for the copy, and gives it back."""
+    attributes = {"NODE_LIST": "node1 node2", "STORAGE_POOL": "thin"}
+    site.datastores(BRIDGE_LIST="node3", **attributes)
+    site.hosts.hide_tools("node1", "mkfs.ext4")
+    site.hosts.hide_tools("node2", "mkfs.ext4")
+    try:
+        outcome = site.oned.ds("mkfs", documents.image("7.4.0", 5, size=16, fs="ext4"), site.image_datastore)
+    finally:
+        site.hosts.hide_tools("node1")
+        site.hosts.hide_tools("node2")
+    assert outcome.success, outcome.user_message
+    assert site.attached("one-image-5") == []
+    assert site.read("one-image-5", 1082)[1080:] == b"\x53\xef"
+
+
+def test_an_unknown_bridge_is_named(site: Site) -> None:
+    site.datastores(RESOURCE_GROUP="opennebula", BRIDGE_LIST="nobody")
+    outcome = site.oned.ds("mkfs", documents.image("7.4.0", 5, size=16, fs="ext4"), site.image_datastore)
+    assert not outcome.success and "BRIDGE_LIST 'nobody'" in outcome.user_message
+    assert site.definition("one-image-5") is None
+
+
+HOSTS = [CloudHost("a", True, 0.9), CloudHost("b", True, 0.1), CloudHost("c", True, 0.5), CloudHost("off", False, 0.0)]
+
+
+def test_the_bridge_holds_most_then_is_preferred_then_idlest() -> None:
+    candidates = placement.bridge_candidates(HOSTS, ())
+    assert placement.bridge(candidates, [["a", "c"], ["a"]]).name == "a"
+    assert placement.bridge(candidates, [["a", "c"]], prefer="c").name == "c"
+    assert placement.bridge(candidates, [["off"]]).name == "b"
+
+
+def test_a_host_that_is_off_never_copies() -> None:
+    with pytest.raises(Unreachable, match="no host of BRIDGE_LIST 'off' is enabled"):
+        placement.bridge_candidates(HOSTS, ["off"])
+    with pytest.raises(BadRequest, match="names no host of OpenNebula"):
+        placement.bridge_candidates(HOSTS, ["node9"])
+
+
+def definition(flags: str = "", **marks: str) -> Definition:
+    keys = {"vm": VM_ID, "image": IMAGE_ID, "origin": ORIGIN, "state": STATE, "run": RUN}
+    props = {keys[key]: value for key, value in marks.items()}
+    return Definition("one-image-5", frozenset(flags.split()), props, "g", ("DRBD", "STORAGE"), None)
+
+
+def test_a_name_is_kept_replaced_or_left_alone() -> None:
+    wanted = {IMAGE_ID: "5", ORIGIN: "1700000000"}
+    assert placement.fate(None, wanted) is Fate.CREATE
+    assert placement.fate(definition(image="5", origin="1700000000"), wanted) is Fate.KEEP
+    assert placement.fate(definition(image="5", state=CREATING, run="r"), wanted) is Fate.REPLACE
+    assert placement.fate(definition(image="9", state=CREATING, run="r"), wanted) is Fate.REPLACE, "restored marks"
+    assert placement.fate(definition(image="5", state="deleting"), wanted) is Fate.REPLACE
+
+
+@pytest.mark.parametrize(
+    "found", [definition(), definition(image="6"), definition(image="5", origin="1"), definition(vm="5", image="9")]
+)
+def test_a_foreign_definition_is_left_alone(found: Definition) -> None:
+    with pytest.raises(Exists, match="one-image-5 exists already"):
+        placement.fate(found, {IMAGE_ID: "5", ORIGIN: "1700000000"})
+
+
+def test_a_definition_that_linstor_still_deletes_is_not_used() -> None:
+    with pytest.raises(InUse, match="still being deleted"):
+        placement.fate(definition("DELETE", image="5"), {IMAGE_ID: "5"})
