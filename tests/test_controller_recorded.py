@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +147,7 @@ def test_capacity_counts_a_shared_pool_once_and_only_what_is_allowed() -> None:
 
 
 def test_room_is_told_where_there_is_most_first_and_offline_nodes_are_named() -> None:
-    offline = replace(pools(0)[0], node="n9", free=None)
+    offline = pools(0)[0]._replace(node="n9", free=None)
     assert room_in([*pools(1024, 5 << 10), offline]) == "free now: 5 MiB in p on n1, 1 MiB in p on n0; n9 offline"
     assert room_in([offline]) == "free now: nothing; n9 offline"
     assert room_in(pools(*range(7))).endswith(", less in 2 more")
