@@ -1,0 +1,369 @@
+"""A VM's disks, by the scripts as oned calls them: definitions, bytes, attachments and links afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from lab.oned import documents as D
+from lab.oned.answers import Outcome, read_nothing
+from lab.site import Site
+from linstor_un.naming import by_res
+from site_support import (
+    DATA,
+    MIB,
+    cp,
+    datablock,
+    device,
+    done,
+    failed,
+    identity,
+    incoming,
+    kind_of,
+    leave_half_made,
+    marks,
+    opened,
+    padded,
+    source,
+    whole,
+)
+
+SITE = {"pools": {"thin": "LVM_THIN", "thick": "LVM", "zfs": "ZFS_THIN"}}
+IMAGE, DISK = "one-image-5", "one-vm-7-disk-0"
+CDROM = D.DiskDocument(0, size=8, image=5, clone=False, kind="CDROM", more={"SAVE": "NO"})
+PERSISTENT = D.DiskDocument(0, size=8, image=5, clone=False)
+CLONED = D.DiskDocument(0, size=16, image=5)
+VOLATILE = D.DiskDocument(0, size=16, kind="fs")
+
+
+@pytest.fixture(autouse=True)
+def placed_alike(site: Site) -> Iterator[None]:
+    """Let all volumes get their replicas on the same nodes: node3 has none."""
+    site.cluster.prefer = lambda _: ["node1", "node2"]
+    yield
+    site.cluster.prefer = lambda _: []
+
+
+def vm(site: Site, *disks: D.DiskDocument, number: int = 7, state: int = 3) -> None:
+    site.documents.put(D.vm(number, disks, state=state))
+
+
+def quiet(outcome: Outcome) -> None:
+    """Succeed with nothing said: every line of a TM action would be taken for something else."""
+    read_nothing(done(outcome))
+    assert outcome.stderr == ""
+
+
+def clone(site: Site, host: str = "node3", disk: int = 0) -> Outcome:
+    return site.oned.tm("clone", site.source_word(5), site.disk_word(host, 7, disk), 7, 100)
+
+
+def ln(site: Site, host: str = "node3", number: int = 7) -> Outcome:
+    return site.oned.tm("ln", site.source_word(5), site.disk_word(host, number, 0), number, 100)
+
+
+def delete(site: Site, host: str = "node3", number: int = 7, datastore: int = 101) -> Outcome:
+    return site.oned.tm("delete", site.disk_word(host, number, 0), number, datastore)
+
+
+def mkimage(site: Site, format: str = "raw", host: str = "node3") -> Outcome:
+    return site.oned.tm("mkimage", 16, format, site.disk_word(host, 7, 0), 7, 101)
+
+
+def directory(site: Site, host: str, vm: int = 7) -> list[str]:
+    """What is in a VM's directory, [] also when it is gone."""
+    found = site.hosts.run(host, ["ls", "-A", f"/var/lib/one/datastores/101/{vm}"], check=False)
+    return found.stdout.split()
+
+
+def snapshots(site: Site, name: str) -> list[str]:
+    found = site.definition(name)
+    assert found
+    return [snapshot.name for snapshot in found.snapshots.values()]
+
+
+# --- clone --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["copy", "snapshot", "clone"])
+def test_a_clone_is_as_large_as_the_disk_and_a_rerun_changes_nothing(site: Site, mode: str) -> None:
+    site.datastores(RESOURCE_GROUP="opennebula", CLONE_MODE=mode)
+    cp(site)
+    vm(site, CLONED)
+    quiet(clone(site))
+
+    bytes_of_disk = whole(site, DISK)
+    assert len(bytes_of_disk) >= 16 * MIB and bytes_of_disk == padded(DATA, bytes_of_disk)
+    assert marks(site, DISK) == {"VM_ID": "7", "DISK_ID": "0", "DS_ID": "101", "ORIGIN": IMAGE}
+    assert marks(site, IMAGE) == {"IMAGE_ID": "5"} and not snapshots(site, IMAGE)
+    assert site.attached(DISK) == ["node3"] and not site.attached(IMAGE)
+    assert site.link("node3", 7, 0) == by_res(DISK)
+
+    before = identity(site, DISK)
+    site.hosts.run("node3", ["sh", "-c", 'printf "of the guest" >"$1"', "sh", by_res(DISK)])
+    site.hosts.run("node3", ["rm", "/var/lib/one/datastores/101/7/disk.0"])
+    quiet(clone(site))
+    assert identity(site, DISK) == before and site.read(DISK, 12) == b"of the guest"
+    assert site.link("node3", 7, 0) == by_res(DISK) and site.read(IMAGE, len(DATA)) == DATA
+
+
+@pytest.mark.parametrize("mode", ["copy", "snapshot"])
+def test_a_half_made_clone_is_replaced(site: Site, mode: str) -> None:
+    site.datastores(RESOURCE_GROUP="opennebula", CLONE_MODE=mode)
+    cp(site)
+    vm(site, CLONED)
+    done(clone(site))
+    before = leave_half_made(site, DISK)
+    if mode == "snapshot":
+        # Killed before it removed its snapshot.
+        site.rest("POST", f"/v1/resource-definitions/{IMAGE}/snapshots", {"name": DISK})
+    done(clone(site))
+
+    assert identity(site, DISK) != before and "STATE" not in marks(site, DISK)
+    assert whole(site, DISK) == padded(DATA, whole(site, DISK))
+    assert not snapshots(site, IMAGE)
+
+
+def test_a_zfs_clone_keeps_its_origin_until_the_disk_goes(site: Site) -> None:
+    site.datastores(STORAGE_POOL="zfs", REPLICA_COUNT=1, CLONE_MODE="snapshot")
+    cp(site)
+    vm(site, CLONED)
+    done(clone(site))
+    assert whole(site, DISK) == padded(DATA, whole(site, DISK))
+    done(delete(site))
+    assert not site.definition(DISK) and not snapshots(site, IMAGE)
+
+
+def test_without_drbd_each_replica_gets_the_content(site: Site) -> None:
+    cp(site)
+    site.datastores(STORAGE_POOL="thin", LAYER_LIST="storage", REPLICA_COUNT=2)
+    vm(site, CLONED)
+    quiet(clone(site, "node2"))
+
+    assert "node2" in site.holders(DISK) and len(site.holders(DISK)) == 2
+    for node in site.holders(DISK):
+        assert whole(site, DISK, node) == padded(DATA, whole(site, DISK, node))
+    assert site.link("node2", 7, 0) == device(site, DISK, "node2")
+
+
+def test_somebody_elses_volume_is_not_taken_for_the_disk(site: Site) -> None:
+    cp(site)
+    vm(site, CLONED)
+    done(clone(site))
+    found = site.definition(DISK)
+    assert found
+    found.props["Aux/one/ORIGIN"] = "one-image-9"
+    before, content = identity(site, DISK), site.digest(DISK)
+    assert f"{DISK} exists already and is marked ORIGIN=one-image-9" in failed(clone(site))
+    assert (identity(site, DISK), site.digest(DISK)) == (before, content)
+
+
+def test_a_clone_of_nothing_and_one_for_a_vm_that_is_gone_make_nothing(site: Site) -> None:
+    vm(site, CLONED)
+    assert f"{IMAGE}, the image of disk 0, does not exist" in failed(clone(site))
+    vm(site, CLONED, state=6)
+    assert "VM 7 is being removed" in failed(clone(site))
+    vm(site)
+    assert "VM 7 has no disk 0" in failed(clone(site))
+    assert not site.cluster.definitions and not directory(site, "node3")
+
+
+def test_kernels_are_refused_before_anybody_is_asked(site: Site) -> None:
+    target, asked = "node3:/var/lib/one//datastores/101/7/kernel", len(site.xmlrpc.calls)
+    assert "FILE" in failed(site.oned.tm("clone", site.source_word(5), target, 7, 100), 2)
+    assert site.controller.faults.log == [] and len(site.xmlrpc.calls) == asked
+
+
+# --- ln and mvds --------------------------------------------------------------------------------------------------
+
+
+def test_a_persistent_image_is_lent_to_its_vm_and_given_back(site: Site) -> None:
+    name = cp(site)
+    vm(site, PERSISTENT)
+    for _ in range(2):
+        quiet(ln(site))
+        assert site.attached(name) == ["node3"] and site.link("node3", 7, 0) == by_res(name)
+        assert marks(site, name) == {"IMAGE_ID": "5", "VM_ID": "7", "DISK_ID": "0", "DS_ID": "101"}
+    site.hosts.run("node3", ["sh", "-c", 'printf "of the guest" >"$1"', "sh", by_res(name)])
+
+    for _ in range(2):
+        quiet(site.oned.tm("mvds", site.disk_word("node3", 7, 0), source(5), 7, 100))
+        assert not site.attached(name) and not site.link("node3", 7, 0)
+        assert marks(site, name) == {"IMAGE_ID": "5"} and len(site.holders(name)) == 2
+    assert site.read(name, 12) == b"of the guest"
+
+
+def test_a_persistent_image_used_where_it_has_a_replica_keeps_that(site: Site) -> None:
+    name = datablock(site)
+    vm(site, PERSISTENT)
+    done(ln(site, "node1"))
+    assert site.holders(name) == ["node1", "node2"] and not site.attached(name)
+    done(site.oned.tm("mvds", site.disk_word("node1", 7, 0), source(5), 7, 100))
+    assert site.holders(name) == ["node1", "node2"] and not site.link("node1", 7, 0)
+
+
+def test_an_open_image_is_not_taken_from_its_host(site: Site) -> None:
+    name = datablock(site)
+    vm(site, PERSISTENT)
+    done(ln(site))
+    with opened(site, "node3", by_res(name)):
+        message = failed(site.oned.tm("mvds", site.disk_word("node3", 7, 0), source(5), 7, 100))
+    assert name in message and "node3" in message
+    assert site.attached(name) == ["node3"] and marks(site, name)["VM_ID"] == "7"
+    quiet(site.oned.tm("mvds", site.disk_word("node3", 7, 0), source(5), 7, 100))
+    assert not site.attached(name) and marks(site, name) == {"IMAGE_ID": "5"}
+
+
+def test_two_vms_share_a_cdrom_on_one_host(site: Site) -> None:
+    name = cp(site)
+    for number in (7, 8):
+        vm(site, CDROM, number=number)
+        quiet(ln(site, number=number))
+        assert marks(site, name) == {"IMAGE_ID": "5"}
+
+    quiet(delete(site, number=7, datastore=100))
+    assert not site.link("node3", 7, 0) and site.link("node3", 8, 0) == by_res(name)
+    assert site.attached(name) == ["node3"]
+    quiet(delete(site, number=7, datastore=100))
+    assert site.attached(name) == ["node3"]
+
+    quiet(delete(site, number=8, datastore=100))
+    assert not site.attached(name) and not site.link("node3", 8, 0)
+    assert len(site.holders(name)) == 2 and site.read(name, len(DATA)) == DATA
+
+
+def test_an_image_that_is_not_there_is_not_linked(site: Site) -> None:
+    vm(site, PERSISTENT)
+    assert f"{IMAGE}, the image of disk 0, does not exist" in failed(ln(site))
+    assert not site.link("node3", 7, 0)
+
+
+# --- mkimage and mkswap -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("format", "fs"), [("raw", "ext4"), ("raw", ""), ("qcow2", "")])
+def test_a_volatile_disk_has_the_file_system_that_was_asked_for(site: Site, format: str, fs: str) -> None:
+    vm(site, D.DiskDocument(0, size=16, kind="fs", more={"FS": fs} if fs else {}))
+    outcome = done(mkimage(site, format))
+    read_nothing(outcome)
+    assert ("made raw" in outcome.stderr) == (format == "qcow2")
+
+    assert kind_of(site, DISK) == fs and (fs or not any(whole(site, DISK)))
+    assert marks(site, DISK) == {"VM_ID": "7", "DISK_ID": "0", "DS_ID": "101", "ORIGIN": "volatile"}
+    assert site.attached(DISK) == ["node3"] and site.link("node3", 7, 0) == by_res(DISK)
+    before, content = identity(site, DISK), site.digest(DISK)
+    done(mkimage(site, format))
+    assert (identity(site, DISK), site.digest(DISK)) == (before, content)
+
+
+@pytest.mark.parametrize("layers", ["drbd storage", "storage"])
+def test_a_volatile_disk_of_a_thick_pool_has_nothing_of_its_former_owner(site: Site, layers: str) -> None:
+    site.datastores(STORAGE_POOL="thick", LAYER_LIST=layers, REPLICA_COUNT=2)
+    vm(site, VOLATILE)
+    site.volumes.dirty = True
+    try:
+        quiet(mkimage(site))
+    finally:
+        site.volumes.dirty = False
+    nodes = [""] if "drbd" in layers else site.holders(DISK)
+    assert nodes and not any(any(whole(site, DISK, node)) for node in nodes)
+
+
+def test_a_half_made_volatile_disk_is_replaced(site: Site) -> None:
+    vm(site, VOLATILE)
+    done(mkimage(site))
+    before = leave_half_made(site, DISK)
+    done(mkimage(site))
+    assert identity(site, DISK) != before and not any(whole(site, DISK))
+    assert "STATE" not in marks(site, DISK)
+
+
+def test_a_swap_disk_is_swap_space(site: Site) -> None:
+    vm(site, D.DiskDocument(0, size=16, kind="swap"))
+    for _ in range(2):
+        quiet(site.oned.tm("mkswap", 16, site.disk_word("node1", 7, 0), 7, 101))
+    assert kind_of(site, DISK) == "swap" and len(whole(site, DISK)) >= 16 * MIB
+    assert site.link("node1", 7, 0) == by_res(DISK)
+
+
+# --- context ------------------------------------------------------------------------------------------------------
+
+
+def test_the_context_image_is_made_by_opennebulas_own_script(site: Site) -> None:
+    vm(site)
+    script = incoming(b"NETWORK=YES\n", "context.sh")
+    for _ in range(2):
+        done(site.oned.tm("context", f"{script}:context.sh", site.disk_word("node3", 7, 1), 7, 101))
+    path = "/var/lib/one/datastores/101/7/disk.1"
+    medium = site.hosts.run("node3", ["cat", path], text=False).stdout
+    assert b"NETWORK=YES\n" in medium
+    assert not site.cluster.definitions
+
+
+# --- delete -------------------------------------------------------------------------------------------------------
+
+
+def test_a_vms_own_disk_goes_and_going_twice_is_no_error(site: Site) -> None:
+    vm(site, VOLATILE)
+    done(mkimage(site))
+    for _ in range(2):
+        quiet(delete(site))
+        assert not site.cluster.definitions and not site.link("node3", 7, 0)
+
+
+def test_a_disk_that_was_never_made_goes(site: Site) -> None:
+    vm(site, CLONED)
+    quiet(delete(site, datastore=100))
+    vm(site, PERSISTENT)
+    quiet(delete(site, datastore=100))
+
+
+def test_a_linked_image_is_only_let_go(site: Site) -> None:
+    name = cp(site)
+    vm(site, PERSISTENT)
+    done(ln(site))
+    quiet(delete(site, datastore=100))
+    assert not site.link("node3", 7, 0) and not site.attached(name)
+    assert marks(site, name) == {"IMAGE_ID": "5"} and site.read(name, len(DATA)) == DATA
+
+
+def test_a_disk_that_is_open_stays_with_its_link(site: Site) -> None:
+    vm(site, VOLATILE)
+    done(mkimage(site))
+    with opened(site, "node3", by_res(DISK)):
+        assert f"{DISK} is open on node3" in failed(delete(site))
+        assert site.attached(DISK) == ["node3"] and site.link("node3", 7, 0) == by_res(DISK)
+    quiet(delete(site))
+    assert not site.cluster.definitions
+
+
+def test_another_vms_disk_is_not_removed(site: Site) -> None:
+    vm(site, VOLATILE)
+    done(mkimage(site))
+    found = site.definition(DISK)
+    assert found
+    found.props["Aux/one/VM_ID"] = "9"
+    assert "is marked VM_ID=9" in failed(delete(site))
+    assert len(site.holders(DISK)) == 2
+    assert "belongs to VM 7" in failed(site.oned.tm("delete", site.disk_word("node3", 7, 0), 9, 101), 2)
+
+
+def test_a_vms_directory_goes_and_what_its_links_lead_to_stays(site: Site) -> None:
+    cp(site)
+    vm(site, PERSISTENT)
+    done(ln(site))
+    fill = 'cd "$1" && touch deployment.0 .hidden /var/tmp/stays && ln -s /var/tmp away'
+    site.hosts.run("node3", ["sh", "-c", fill, "sh", "/var/lib/one/datastores/101/7"])
+    for _ in range(2):
+        quiet(site.oned.tm("delete", "node3:/var/lib/one//datastores/101/7", 7, 101))
+        assert not directory(site, "node3")
+    assert site.attached(IMAGE) == ["node3"] and site.read(IMAGE, len(DATA)) == DATA
+    site.hosts.run("node3", ["test", "-e", "/var/tmp/stays"])
+
+
+def test_only_the_vms_directory_is_removed(site: Site) -> None:
+    base = "/var/lib/one/datastores/101"
+    site.hosts.run("node3", ["mkdir", "-p", f"{base}/7", f"{base}/8"])
+    for path in (base, f"{base}/7/..", f"{base}/8", f"{base}/7/disk.0/x"):
+        failed(site.oned.tm("delete", f"node3:{path}", 7, 101), 2)
+    assert site.hosts.run("node3", ["ls", base]).stdout.split() == ["7", "8"]
