@@ -15,8 +15,8 @@ from linstor_un.adapters.controller_capacity import capacity_of, room_in
 from linstor_un.adapters.controller_features import FIRST_REST, understands
 from linstor_un.adapters.controller_link import Lost, Reply
 from linstor_un.errors import DriverError, Exists, Failed, InUse, NotEnoughSpace, NotFound, Refused, Unsupported
+from linstor_un.inventory import Pool
 from linstor_un.units import Kib
-from linstor_un.world import Pool
 
 DATA = Path(__file__).parent / "data" / "linstor"
 DOCUMENTS = json.loads((DATA / "documents.json").read_text())

@@ -13,6 +13,7 @@ from copy_support import MIB, device, image, make_world
 from linstor_un import placement
 from linstor_un.adapters.controller_answers import entries, error_of
 from linstor_un.errors import Exists, Failed, NotEnoughSpace, Refused
+from linstor_un.inventory import Definition
 from linstor_un.naming import CREATING, IMAGE_ID, ORIGIN, RUN, STATE
 from linstor_un.operations import contents, volumes
 from linstor_un.operations.importing import import_image
@@ -21,7 +22,7 @@ from linstor_un.placement import Fate
 from linstor_un.settings import Settings
 from linstor_un.undo import Undo
 from linstor_un.units import Kib
-from linstor_un.world import Definition, Outcome, World
+from linstor_un.world import Outcome, World
 from test_controller_contract import SIZE, Stage, sentence, simulated
 
 NAME = "one-image-5"

@@ -7,12 +7,12 @@ from lab.oned import documents
 from lab.oned.answers import Outcome
 from lab.oned.documents import DiskDocument
 from lab.site import Site
-
 from linstor_un import placement
 from linstor_un.errors import BadRequest, Exists, InUse, Unreachable
+from linstor_un.inventory import Definition
 from linstor_un.naming import CREATING, IMAGE_ID, ORIGIN, RUN, STATE, VM_ID
 from linstor_un.placement import Fate
-from linstor_un.world import CloudHost, Definition
+from linstor_un.world import CloudHost
 
 SITE = {"pools": {"thin": "LVM_THIN", "ssd": "ZFS_THIN"}}
 DISK = "one-vm-7-disk-1"

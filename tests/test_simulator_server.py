@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Optional
 
 import pytest
-
 from lab.controller.__main__ import build
 from lab.controller.cluster import Definition, Resource, Volume, VolumeDefinition
 from lab.controller.faults import Fault

@@ -143,9 +143,7 @@ ATTRIBUTES = {
     "REPLICAS_ON_DIFFERENT": Attribute("replicas_on_different", _PROPERTIES),
     "REPLICA_COUNT": Attribute("replica_count", _COUNT),
     "CHECKPOINT_REPLICA_COUNT": Attribute("checkpoint_replica_count", _COUNT),
-    "DO_NOT_PLACE_WITH": Attribute(
-        "do_not_place_with", _list_of(_matching(_OBJECT, "a list of resource names"))
-    ),
+    "DO_NOT_PLACE_WITH": Attribute("do_not_place_with", _list_of(_matching(_OBJECT, "a list of resource names"))),
     "DO_NOT_PLACE_WITH_REGEX": Attribute("do_not_place_with_regex", _regex),
     "STORAGE_POOL": Attribute("storage_pools", _list_of(_POOL_NAME)),
     "DISKLESS_POOL": Attribute("diskless_pool", _POOL_NAME),

@@ -118,4 +118,3 @@ def _own_stdout() -> int:
     os.dup2(nowhere, 1)
     os.close(nowhere)
     return stdout
-

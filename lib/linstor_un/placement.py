@@ -7,9 +7,10 @@ from enum import Enum
 from typing import Optional
 
 from .errors import BadRequest, Exists, InUse, Refused, Unreachable
+from .inventory import DRBD, Definition, Replica
 from .naming import AUX, DELETING, DISK_ID, IMAGE_ID, ORIGIN, RUN, STATE, VM_ID
 from .settings import Settings
-from .world import DRBD, CloudHost, Definition, Replica
+from .world import CloudHost
 
 IDENTITY = (VM_ID, DISK_ID, IMAGE_ID, ORIGIN)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Optional
 
+from ..inventory import DRBD, LUKS, STORAGE
 from ..settings import Settings
-from ..world import DRBD, LUKS, STORAGE
 
 
 def layer_stack(settings: Settings, inherited: Sequence[str] = ()) -> tuple[str, ...]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from ..inventory import Capacity, Pool
 from ..units import Kib
-from ..world import Capacity, Pool
 
 _TOLD = 5
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from ..errors import DriverError, Exists, Failed, NotEnoughSpace, NotFound, Refused, Unsupported
+from ..inventory import Replica
 from ..retry import until
 from ..settings import Settings
 from ..units import Kib
-from ..world import Replica
 from . import controller_answers as answers
 from .controller_answers import Entry
 from .controller_bodies import definition_body, layer_stack, placement_filter

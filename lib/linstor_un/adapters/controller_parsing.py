@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Optional
 
+from ..inventory import DRBD, Definition, Group, Node, Pool, Replica, Snapshot
 from ..naming import by_res
 from ..units import Kib
-from ..world import DRBD, Definition, Group, Node, Pool, Replica, Snapshot
 
 
 def definition(item: Mapping[str, Any]) -> Definition:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..errors import Failed, NotFound
+from ..inventory import Capacity, Definition, Group, Node, Pool, Replica, Snapshot
 from ..settings import Settings
 from ..units import Kib
-from ..world import Capacity, Definition, Group, Node, Pool, Replica, Snapshot
 from . import controller_answers as answers
 from . import controller_parsing as parsing
 from .controller_bodies import placement_filter

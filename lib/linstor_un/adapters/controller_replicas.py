@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
 from ..errors import Failed, NotFound, Unsupported
+from ..inventory import DRBD, LUKS, Replica
 from ..settings import Settings
-from ..world import DRBD, LUKS, Replica
 from . import controller_answers as answers
 from .controller_bodies import layer_stack, lower, placement_filter
 from .controller_definitions import Definitions, placed_on

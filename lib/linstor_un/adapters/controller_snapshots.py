@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from ..errors import DriverError, Exists, Failed, NotFound, Refused, TimedOut, Unsupported
+from ..inventory import DRBD, Definition
 from ..retry import until
 from ..settings import Settings
 from ..units import Kib
-from ..world import DRBD, Definition
 from . import controller_answers as answers
 from .controller_answers import Entry
 from .controller_replicas import Replicas

@@ -7,15 +7,15 @@ clone      LINSTOR's own clone, on the source's nodes
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Optional
 
 from .. import placement
 from ..errors import DriverError, InUse, Unsupported
+from ..inventory import Definition
 from ..naming import CREATING, RUN, STATE
 from ..units import bytes_from_kib
-from ..world import Controller, Definition, World
-from . import contents, volumes
+from ..world import Controller, World
+from . import attachments, contents, volumes
 from .contents import Device
 from .volumes import Volume, Wanted
 
@@ -46,9 +46,9 @@ def _by_copying(world: World, controller: Controller, definition: Definition, wa
     if target is None:
         return None
     if source.replicated and target.replicated:
-        bridge = volumes.choose_bridge(world, controller, wanted.settings, [target, source], wanted.host).name
-        with volumes.borrowed(world, controller, source, bridge) as origin:
-            with volumes.borrowed(world, controller, target, bridge) as device:
+        bridge = attachments.choose_bridge(world, controller, wanted.settings, [target, source], wanted.host).name
+        with attachments.borrowed(world, controller, source, bridge) as origin:
+            with attachments.borrowed(world, controller, target, bridge) as device:
                 size = bytes_from_kib(source.size)
                 contents.copy_device(world, Device(bridge, origin, size), Device(bridge, device, size, target.zero))
         return target
@@ -95,8 +95,10 @@ def _from_snapshot(world: World, controller: Controller, source: Definition, wan
     controller.mark(wanted.name, marks, clear=volumes.inherited(source, marks))
     _grow(controller, source, wanted)
     # LVM-thin does without; a ZFS clone needs its origin until `delete` of this disk or `rm` of the image.
-    with suppress(DriverError):
+    try:
         controller.delete_snapshot(source.name, wanted.name)
+    except DriverError as error:
+        world.trail.warn(f"snapshot {wanted.name} of {source.name} stays until this disk is deleted: {error}")
     return volumes.look(controller, wanted.name, wanted.settings, wanted.size)
 
 

@@ -21,7 +21,7 @@ from ..request import (
 from ..settings import Settings, require_placement
 from ..units import Kib, Mib, kib_from_mib
 from ..world import Command, Controller, World
-from . import copies, host_files, volumes
+from . import attachments, copies, host_files, volumes
 from .volumes import Volume, Wanted
 
 TM_MAD = "linstor_un"
@@ -79,12 +79,12 @@ def _volatile(world: World, target: DiskPlace, size: Mib, swap: bool) -> str:
         disk = _disk_to_make(world, target)
         settings = _settings(world, target, target.datastore_id)
         require_placement(settings)
-        filesystem = "swap" if swap else volumes.filesystem(world, disk.filesystem)
+        filesystem = "swap" if swap else attachments.filesystem(world, disk.filesystem)
         controller = world.connect(settings)
         wanted = Wanted(name, kib_from_mib(size), settings, {**_marks(target), ORIGIN: "volatile"}, target.host)
         volume = volumes.create(world, controller, wanted)
         if volume is not None:
-            volumes.format_volume(world, controller, volume, filesystem)
+            attachments.format_volume(world, controller, volume, filesystem)
         _hand_over(world, controller, wanted, volume, target)
     return ""
 
@@ -100,8 +100,8 @@ def _hand_over(
 
 
 def _attach_and_link(world: World, controller: Controller, volume: Volume, target: DiskPlace) -> None:
-    with world.locks.share(volumes.attachment_lock(volume.name, target.host)):
-        volumes.attach(world, controller, volume, target.host)
+    with world.locks.share(attachments.attachment_lock(volume.name, target.host)):
+        attachments.attach(world, controller, volume, target.host)
         with world.undo.by(f"link {target.path} on {target.host}", host_files.unlink, world, target.host, target.path):
             host_files.link(world, target.host, target.directory, volume.device(target.host), target.path)
 
@@ -182,10 +182,10 @@ def _let_go(world: World, controller: Controller, name: str, place: DiskPlace) -
     The front-end is no LINSTOR node: a stopped VM's disks are attached nowhere.
     """
     host = world.front_end.host(place.host)
-    with world.locks.share(volumes.attachment_lock(name, place.host)) as lock:
+    with world.locks.share(attachments.attachment_lock(name, place.host)) as lock:
         others = host_files.unlink(world, place.host, place.path, by_res(name))
         if host is not None and lock.alone() and not others:
-            volumes.release(world, controller, name, host)
+            attachments.release(world, controller, name, host)
 
 
 def _unmark(controller: Controller, name: str) -> None:

@@ -9,7 +9,7 @@ from ..request import CpRequest, ImageCloneRequest, MkfsRequest, RmRequest, Stat
 from ..settings import Settings, require_placement
 from ..units import Kib, bytes_from_kib, kib_from_mib
 from ..world import World
-from . import contents, copies, importing, sources, volumes
+from . import attachments, contents, copies, importing, sources, volumes
 from .volumes import Volume, Wanted
 
 # KERNEL, RAMDISK and CONTEXT are files that oned wants in the VM's directory; a block device is none.
@@ -48,8 +48,8 @@ def cp(world: World, request: CpRequest) -> str:
         wanted = Wanted(name, kib_from_mib(size), settings, _marks(request.image_id, request.image))
         volume = volumes.create(world, controller, wanted)
         if volume is not None:
-            for node in volumes.to_fill(world, controller, volume):
-                with volumes.borrowed(world, controller, volume, node) as device:
+            for node in attachments.to_fill(world, controller, volume):
+                with attachments.borrowed(world, controller, volume, node) as device:
                     _fill(world, request, settings, node, device, volume)
             volumes.complete(world, controller, name)
     return f"{by_res(name)} raw"
@@ -71,13 +71,13 @@ def mkfs(world: World, request: MkfsRequest) -> str:
         return by_res(name)
     settings = world.settings(request.datastore)
     require_placement(settings)
-    kind = volumes.filesystem(world, request.image.filesystem)
+    kind = attachments.filesystem(world, request.image.filesystem)
     with world.locks.hold(name):
         controller = world.connect(settings)
         wanted = Wanted(name, kib_from_mib(request.size), settings, _marks(request.image_id, request.image))
         volume = volumes.create(world, controller, wanted)
         if volume is not None:
-            volumes.format_volume(world, controller, volume, kind)
+            attachments.format_volume(world, controller, volume, kind)
             volumes.complete(world, controller, name)
     return by_res(name)
 

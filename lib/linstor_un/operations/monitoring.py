@@ -7,9 +7,10 @@ from collections.abc import Iterable
 
 from .. import naming
 from ..errors import DriverError, Failed
+from ..inventory import Capacity, Definition
 from ..request import MonitorRequest
 from ..units import Mib, mib_from_kib
-from ..world import Capacity, Controller, Definition, SnapshotUsage, VmUsage, World
+from ..world import Controller, SnapshotUsage, VmUsage, World
 
 _SNAPSHOT_SIZE = re.compile(re.escape(naming.AUX) + r"SNAPSHOT_([0-9]{1,9})/DISK_SIZE\Z")
 _NUMBER = re.compile(r"[0-9]{1,18}\Z")

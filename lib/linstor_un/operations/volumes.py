@@ -1,4 +1,4 @@
-"""A volume's way on LINSTOR: born with its owner's marks, filled, complete; reached from a host; gone.
+"""A volume's way on LINSTOR: born with its owner's marks, filled, complete; gone.
 
 CREATE   definition + marks + STATE=creating -> replicas -> (filled by the caller) -> STATE removed
 KILLED   a rerun finds STATE=creating under its own marks and replaces what it finds
@@ -7,20 +7,21 @@ REMOVE   only a definition whose marks do not contradict, and that nobody has op
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Callable, Optional
 
 from .. import placement
 from ..errors import Exists, Failed, InUse, NotEnoughSpace, NotFound, Refused, Unsupported
+from ..inventory import DRBD, Definition, Pool, Replica
 from ..naming import AUX, CREATING, DELETING, RUN, STATE, by_res
 from ..placement import Fate
 from ..retry import until
 from ..settings import Settings
-from ..units import Kib, bytes_from_kib
-from ..world import DRBD, CloudHost, Controller, Definition, Pool, Replica, World
-from . import contents, host_files
+from ..units import Kib
+from ..world import Controller, World
+from . import host_files
 
 # A process that is ending may hold a device a little longer than oned thinks.
 _CLOSING_SECONDS = 10.0
@@ -267,10 +268,10 @@ def _delete_when_closed(world: World, controller: Controller, name: str) -> None
                 controller.delete_snapshot(name, snapshot.name)
             controller.delete(name)
 
-    _when_closed(world, step)
+    when_closed(world, step)
 
 
-def _when_closed(world: World, step: Callable[[], None]) -> None:
+def when_closed(world: World, step: Callable[[], None]) -> None:
     """Do what LINSTOR refuses while a device is open, waiting a little for a process that is ending."""
     refusals: list[InUse] = []
 
@@ -284,121 +285,6 @@ def _when_closed(world: World, step: Callable[[], None]) -> None:
 
     if not until(world.clock, _CLOSING_SECONDS, attempt):
         raise refusals[-1]
-
-
-def choose_bridge(
-    world: World, controller: Controller, settings: Settings, volumes: Sequence[Volume], prefer: str = ""
-) -> CloudHost:
-    """Return the host that copies: a holder of the volumes' replicas if one may, else the least busy allowed.
-
-    Raises Unreachable or BadRequest when no host is allowed.
-    """
-    candidates = placement.bridge_candidates(world.cloud.hosts(), settings.bridge_list)
-    holders = [placement.holding(volume.replicas) for volume in volumes]
-    best = placement.bridge(candidates, holders, prefer)
-    if any(best.name in nodes for nodes in holders):
-        return best
-    online = {node.name for node in controller.nodes() if node.online}
-    reachable = [host for host in candidates if host.name in online]
-    if not reachable:
-        names = " ".join(host.name for host in candidates)
-        raise Unsupported(f"none of the hosts {names} is an online LINSTOR node; name hosts as their LINSTOR nodes")
-    return placement.bridge(reachable, holders, prefer)
-
-
-def to_fill(world: World, controller: Controller, volume: Volume) -> list[str]:
-    """Return the nodes on which content has to be written: one bridge host, or every replica without DRBD."""
-    if not volume.replicated:
-        return placement.holding(volume.replicas)
-    return [choose_bridge(world, controller, volume.settings, [volume]).name]
-
-
-# What FORMAT and FSTYPE say where no file system is wanted; swap is made by mkswap.
-_NO_FILESYSTEM = {"", "raw", "qcow2"}
-
-
-def filesystem(world: World, name: str) -> str:
-    """Return the file system to make: "" for none, "swap" for swap space.
-
-    Arguments: name, IMAGE/FS or DISK/FS; up to oned 5.12 FSTYPE, which may also be raw, qcow2 or swap.
-    Raises BadRequest for one that is not supported, before anything is touched.
-    """
-    wanted = name.strip().lower()
-    if wanted in _NO_FILESYSTEM:
-        return ""
-    if wanted != "swap":
-        contents.require_filesystem(world, wanted)
-    return wanted
-
-
-def format_volume(world: World, controller: Controller, volume: Volume, filesystem: str) -> None:
-    """Make a fresh volume empty, or give it a file system ("swap" for swap space); "" leaves only zeroes."""
-    if not filesystem and volume.zero:
-        return
-    for node in to_fill(world, controller, volume):
-        with borrowed(world, controller, volume, node) as device:
-            target = contents.Device(node, device, bytes_from_kib(volume.size), volume.zero)
-            if filesystem == "swap":
-                contents.make_swap(world, target)
-            elif filesystem:
-                contents.make_filesystem(world, target, filesystem)
-            else:
-                contents.fill_zero(world, target)
-
-
-@contextmanager
-def borrowed(world: World, controller: Controller, volume: Volume, node: str) -> Iterator[str]:
-    """Reach a volume from a node for the time of a copy; yields the device path.
-
-    An attachment is given back before the action is complete, unless somebody else uses it by then. One that was
-    there already goes the same way: no VM has a link to what a killed run attached.
-    """
-    here = volume.on(node)
-    there = here is not None and here.usable and not here.tiebreaker
-    if not volume.replicated or (here is not None and there and (here.diskful or here.in_use)):
-        yield volume.device(node)
-        return
-    with world.locks.share(attachment_lock(volume.name, node)):
-        label = f"attachment of {volume.name} on {node}"
-        with world.undo.borrow(label, _give_back, world, controller, volume, node):
-            if not there:
-                controller.attach(volume.name, node, volume.settings, volume.layers)
-        yield volume.device(node)
-
-
-def _give_back(world: World, controller: Controller, volume: Volume, node: str) -> None:
-    """Release a borrowed attachment unless another copy, or a VM that got the disk meanwhile, needs it."""
-    with world.locks.share(attachment_lock(volume.name, node)) as lock:
-        if lock.alone() and not host_files.linked(world, node, volume.device(node)):
-            controller.release(volume.name, node)
-
-
-def attachment_lock(name: str, node: str) -> str:
-    """Return the name of the lock that guards a volume's attachment on a node."""
-    return f"attached-{name}-{node}"
-
-
-def attach(world: World, controller: Controller, volume: Volume, node: str) -> Volume:
-    """Make a volume's device available on a VM's host, to stay; returns the volume as it is then.
-
-    Raises Unsupported when the stack has no DRBD and the node no replica.
-    """
-    here = volume.on(node)
-    if here is not None and here.usable and not here.tiebreaker:
-        return volume
-    if not volume.replicated:
-        volume.device(node)
-    with world.undo.by(f"attachment of {volume.name} on {node}", controller.release, volume.name, node):
-        controller.attach(volume.name, node, volume.settings, volume.layers)
-    return volume
-
-
-def release(world: World, controller: Controller, name: str, node: str) -> None:
-    """Take a volume's diskless attachment off a node; a replica stays, a tiebreaker stays LINSTOR's.
-
-    Raises InUse when the device is still open there after a short while.
-    """
-    _when_closed(world, lambda: controller.release(name, node))
 
 
 def inherited(source: Definition, marks: Mapping[str, str]) -> list[str]:
