@@ -149,7 +149,8 @@ class Bench:
         # A refused removal says so on the definition, for the next run.
         left = [key for key in left if not (key[0] == "mark" and key[1] in action.changes and key[2] == _STATE)]
         unnamed = [f"left: {' '.join(key)}" for key in left if not _named(key, outcome.stderr)]
-        if left and not unnamed and not outcome.success and outcome.code != 3:
+        # What OpenNebula's own script leaves is named by its path, and made anew at the next boot.
+        if left and not unnamed and not outcome.success and outcome.code != 3 and action.name != "context":
             unnamed = [f"exit code {outcome.code} although {' '.join(left[0])} is left"]
         if outcome.success:
             unnamed += [f"exit code 0, but {one}" for one in _differences(self._goal, after) if "more: " not in one]
