@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Optional
 
 import pytest
+from lab.hosts.loop import LoopDevice
 from linstor_un.adapters.hosts import SshHosts
 from linstor_un.adapters.locks import FileLocks
 from linstor_un.onexml import Image
@@ -93,7 +95,7 @@ class Disks:
     def __init__(self, directory: Path, loops: bool) -> None:
         self._directory = directory
         self._loops = loops
-        self._made: list[str] = []
+        self._made: list[LoopDevice] = []
 
     def make(self, name: str, actual: int, content: Optional[bytes] = None, dirty: bool = False) -> str:
         """Return the path of a volume of so many bytes. Arguments: content, at its beginning; dirty, old data."""
@@ -107,10 +109,11 @@ class Disks:
                 file.write(content)
         if not self._loops:
             return str(backing)
-        argv = ["losetup", "--show", "-f", str(backing)]
-        device = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
-        self._made.append(device)
-        return device
+        # With a node of its own: a lab that this process entered before has a /dev without the machine's loops.
+        loop, node = LoopDevice(backing, self._directory), self._directory / f"{name}.device"
+        os.mknod(node, stat.S_IFBLK | 0o600, loop.device)
+        self._made.append(loop)
+        return str(node)
 
     def backing(self, name: str) -> Path:
         return self._directory / f"{name}.volume"
@@ -121,8 +124,8 @@ class Disks:
         return os.stat(self.backing(name)).st_blocks * 512
 
     def close(self) -> None:
-        for device in self._made:
-            subprocess.run(["losetup", "-d", device], check=True)
+        for loop in self._made:
+            loop.close()
 
 
 def loops_work() -> bool:

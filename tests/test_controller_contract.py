@@ -345,7 +345,7 @@ def test_an_offline_holder_keeps_a_deletion_pending_and_is_named(drbd: Stage) ->
     with drbd.simulator.cluster.lock:
         satellites.go_offline(drbd.simulator.cluster, holder)
     assert not next(item for item in drbd.lin.replicas(name) if item.node == holder).online
-    assert f"until {holder} is connected" in sentence(lambda: drbd.lin.delete(name), Failed)
+    assert holder in sentence(lambda: drbd.lin.delete(name), Failed)
     assert drbd.lin.definitions([name])[name].deleting
 
 

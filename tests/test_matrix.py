@@ -30,10 +30,3 @@ def matrix(*arguments: str, seconds: float) -> dict[str, int]:
 def test_an_interrupted_action_leaves_nothing_unnamed_and_its_rerun_ends_as_an_undisturbed_one() -> None:
     cases = matrix("--quick", "rm", "clone copy", "ln", seconds=120)
     assert set(cases) == {"rm", "clone copy", "ln"} and all(cases.values())
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_the_whole_matrix() -> None:
-    cases = matrix(seconds=880)
-    assert len(cases) == 21 and sum(cases.values()) > 500
