@@ -24,6 +24,8 @@ from linstor_un.units import Bytes
 from linstor_un.world import World
 from test_hosts import become_oneadmin, by_driver, eventually
 
+pytestmark = pytest.mark.slow
+
 SIZE = 12 * MIB
 DISK = Content("one-image-5", 0, "node1")
 COPY = Content("one-vm-7-disk-0", 0, "node2")

@@ -26,6 +26,8 @@ from linstor_un.operations.sources import require_allowed
 from linstor_un.settings import Settings
 from linstor_un.world import World
 
+pytestmark = pytest.mark.slow
+
 SIZE = 6 * MIB
 TAIL = MIB + 65536
 PACKERS: dict[str, Callable[[bytes], bytes]] = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}

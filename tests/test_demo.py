@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from lab.showing import Screen, Wrong
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).resolve().parents[1]
 NOBODY = 65534
 

@@ -29,6 +29,8 @@ from site_support import (
     whole,
 )
 
+pytestmark = pytest.mark.slow
+
 SITE = {"pools": {"thin": "LVM_THIN", "thick": "LVM", "zfs": "ZFS_THIN"}}
 IMAGE, DISK = "one-image-5", "one-vm-7-disk-0"
 CDROM = D.DiskDocument(0, size=8, image=5, clone=False, kind="CDROM", more={"SAVE": "NO"})

@@ -17,6 +17,8 @@ from lab.oned import documents as D
 from lab.oned.answers import Outcome
 from lab.site import Site
 
+pytestmark = pytest.mark.slow
+
 SITE = {"pools": {"thin": "LVM_THIN", "thick": "LVM"}}
 MIB = 1 << 20
 DATA = os.urandom(MIB) + bytes(MIB) + os.urandom(MIB)

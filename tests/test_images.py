@@ -32,6 +32,8 @@ from site_support import (
     whole,
 )
 
+pytestmark = pytest.mark.slow
+
 SITE = {"pools": {"thin": "LVM_THIN", "other": "LVM_THIN"}}
 NAME = "one-image-5"
 

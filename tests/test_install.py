@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).resolve().parents[1]
 ONED_CONF = """\
 TM_MAD = [ EXECUTABLE = "one_tm",

@@ -18,6 +18,8 @@ from lab.controller.volumes import Content, Opening
 from lab.hosts import FileVolumes, Hosts, LabUnavailable, LoopVolumes, account, facts, isolation
 from lab.hosts.leftovers import leftovers
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parent
 MIB = 1 << 20
 DISK = Content("one-vm-7-disk-0", 0)

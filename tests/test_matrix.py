@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from lab.hosts import isolation
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parent
 _ROW = re.compile(r"^(?P<action>[a-z, ]+?) +(?P<effects>\d+) +(?P<cases>\d+) +(?P<problems>\d+ +\d+ +\d+)$", re.M)
 

@@ -20,6 +20,8 @@ from lab.oned import documents
 from lab.oned.store import Documents
 from lab.oned.xmlrpc import XmlRpc
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).resolve().parents[1]
 README = (PROJECT / "README.md").read_text()
 # These show something on a lab of their own and need no OpenNebula.

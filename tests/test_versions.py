@@ -13,6 +13,8 @@ from lab.site import Site
 from linstor_un.naming import by_res
 from site_support import DATA, MIB, cp, datablock, done, incoming, kind_of, marks, padded, rm, whole
 
+pytestmark = pytest.mark.slow
+
 OPENNEBULA = ("5.12.0", "6.0.0", "6.6.0", "6.6.2-stdin", "6.8.0", "6.10.0", "7.4.0")
 LINSTOR = ("1.20", "1.27", "1.31", "1.33", "1.34")
 # Each release of either at least once, the oldest with the oldest; the rest of the grid is slow.
