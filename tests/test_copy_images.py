@@ -9,6 +9,7 @@ import hashlib
 import http.server
 import lzma
 import os
+import re
 import struct
 import subprocess
 import threading
@@ -272,7 +273,8 @@ def test_a_rerun_removes_what_a_killed_run_staged(
 ) -> None:
     path = converted(images, "qcow2", sparse_bytes("a", SIZE))
     target = disks.make("target", SIZE)
-    old = staging / f"linstor_un-{target.replace('/', '_')}.0123456789abcdef"
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", target)[-100:]
+    old = staging / f"linstor_un-{name}.0123456789abcdef"
     foreign = staging / "linstor_un-_dev_drbd_by-res_one-image-77_0.0123456789abcdef"
     for folder in (old, foreign):
         folder.mkdir()
