@@ -144,6 +144,8 @@ def test_faults_count_no_question_for_the_version() -> None:
 def test_a_hanging_request_ends_when_it_is_let_go() -> None:
     with controller() as served:
         served.faults.add(Fault("hang", method="POST"))
+        arrived = threading.Event()
+        served.faults.before(1, arrived.set)
         ended: list[BaseException] = []
 
         def ask() -> None:
@@ -154,6 +156,7 @@ def test_a_hanging_request_ends_when_it_is_let_go() -> None:
 
         waiting = threading.Thread(target=ask)
         waiting.start()
+        assert arrived.wait(10)
         assert names(served) == []
         assert waiting.is_alive()
         served.faults.release()

@@ -31,6 +31,7 @@ class Fault:
     node: str = ""
     times: int = 1
     seen: int = 0
+    released: Optional[threading.Event] = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -77,9 +78,10 @@ class Faults:
             self._hooks[k] = hook
 
     def release(self) -> None:
-        """Let hanging requests go on (they end without an answer)."""
-        self._released.set()
-        self._released = threading.Event()
+        """Let go of the requests that have come so far and hang."""
+        with self._lock:
+            released, self._released = self._released, threading.Event()
+        released.set()
 
     def take(self, method: str, path: str) -> Optional[Fault]:
         """Count a request, run its hook, and return the fault that strikes at it."""
@@ -89,13 +91,15 @@ class Faults:
             self.count += 1
             hook = self._hooks.pop(self.count, None)
             struck = [fault for fault in self._waiting if fault.hits(method, path)]
+            for fault in struck:
+                fault.released = self._released
         if hook is not None:
             hook()
         return struck[0] if struck else None
 
     def wait(self, fault: Fault) -> None:
         """Hold a request: until released, or for the fault's seconds."""
-        self._released.wait(fault.seconds or None)
+        (fault.released or self._released).wait(fault.seconds or None)
 
     def go_down(self, seconds: float) -> None:
         """Refuse connections for a while, as a controller does that restarts."""
