@@ -23,6 +23,8 @@ from linstor_un.adapters.hosts import SshHosts
 from linstor_un.errors import BadRequest, DriverError, Failed, TimedOut, Unreachable
 from linstor_un.world import Command, Outcome
 
+pytestmark = pytest.mark.slow
+
 LIB = Path(__file__).resolve().parents[1] / "lib"
 HOSTILE = [
     "'",

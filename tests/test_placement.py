@@ -14,6 +14,8 @@ from linstor_un.naming import CREATING, IMAGE_ID, ORIGIN, RUN, STATE, VM_ID
 from linstor_un.placement import Fate
 from linstor_un.world import CloudHost
 
+pytestmark = pytest.mark.slow
+
 SITE = {"pools": {"thin": "LVM_THIN", "ssd": "ZFS_THIN"}}
 DISK = "one-vm-7-disk-1"
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from lab import conform
 
+pytestmark = pytest.mark.slow
+
 RECORDINGS = Path(__file__).parent / "data" / "linstor"
 
 
