@@ -1,4 +1,4 @@
-"""Actions interrupted at their effects, in labs of their own: a slice on every run, the whole when there is time."""
+"""Actions interrupted at their effects, in labs of their own: a slice on every run; `./tests/run matrix` does all."""
 
 from __future__ import annotations
 

@@ -17,11 +17,6 @@ def kib_from_mib(size: Mib) -> Kib:
     return Kib(size * 1024)
 
 
-def kib_from_bytes(size: Bytes) -> Kib:
-    """Return the size in KiB, rounded up. Arguments: size in bytes."""
-    return Kib(-(-size // 1024))
-
-
 def mib_from_bytes(size: Bytes) -> Mib:
     """Return the size in MiB, rounded up. Arguments: size in bytes."""
     return Mib(-(-size // (1024 * 1024)))
@@ -35,8 +30,3 @@ def mib_from_kib(size: Kib) -> Mib:
 def bytes_from_kib(size: Kib) -> Bytes:
     """Return the size in bytes. Arguments: size in KiB."""
     return Bytes(size * 1024)
-
-
-def bytes_from_mib(size: Mib) -> Bytes:
-    """Return the size in bytes. Arguments: size in MiB."""
-    return Bytes(size * 1024 * 1024)
