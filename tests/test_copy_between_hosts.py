@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Callable
 
@@ -58,7 +57,7 @@ def in_driver(work: Callable[[World], object]) -> list[str]:
     """Run work as a driver does; returns what its trail says. What it took is given back when it fails."""
 
     def inside(hosts: SshHosts) -> list[str]:
-        world = replace(make_world(Path("/var/lib/one"), names=("frontend",)), hosts=hosts)
+        world = make_world(Path("/var/lib/one"), names=("frontend",))._replace(hosts=hosts)
         try:
             work(world)
         except DriverError:
@@ -146,7 +145,7 @@ def test_a_killed_driver_leaves_no_copy_running(volumes: LoopVolumes, lab: Hosts
     pid = os.fork()
     if pid == 0:
         hosts = SshHosts(become_oneadmin())
-        world = replace(make_world(Path("/var/lib/one"), names=("frontend",)), hosts=hosts)
+        world = make_world(Path("/var/lib/one"), names=("frontend",))._replace(hosts=hosts)
         copy_device(world, Device("node1", source, Bytes(size)), Device("node2", target, Bytes(size)))
         os._exit(0)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 from hazard_support import diskful, flags, naive
@@ -93,7 +92,7 @@ def test_a_misspelt_pool_is_an_error_and_no_other_pool(alone: Stage) -> None:
     assert naive(cluster_of(alone), "POST", f"resource-definitions/{name}/autoplace", placed)[0] == 201
     assert len(diskful(cluster_of(alone), name)) == 1
 
-    wrong = replace(alone.settings, storage_pools=("nope",))
+    wrong = alone.settings._replace(storage_pools=("nope",))
     alone.lin.define(alone.name("ours"), wrong, {})
     alone.lin.add_volume(alone.name("ours"), SIZE)
     assert "nope" in sentence(lambda: alone.lin.place(alone.name("ours"), wrong), NotEnoughSpace)

@@ -17,7 +17,7 @@ from linstor_un import conffile, naming, onexml
 from linstor_un import settings as our_settings
 from linstor_un.actions import ACTIONS
 from linstor_un.attributes import ATTRIBUTES, OLD_SPELLINGS
-from linstor_un.calling import Call
+from linstor_un.calling.forms import Call
 from linstor_un.errors import BadRequest, one_line
 from linstor_un.settings import Settings
 
@@ -59,7 +59,7 @@ def test_one_strange_argument(action: str, place: int, strange: str, stdin: byte
     argv = seeds(action)
     argv[place % len(argv)] += strange
     try:
-        ACTIONS[action].parse(Call(argv, lambda: stdin))
+        ACTIONS[action].read(Call(argv, lambda: stdin))
     except BadRequest as error:
         one_sentence(error)
 
@@ -68,7 +68,7 @@ def test_one_strange_argument(action: str, place: int, strange: str, stdin: byte
 @given(st.sampled_from(sorted(ACTIONS)), st.lists(ANYTHING, max_size=7), st.binary(max_size=300))
 def test_strange_arguments(action: str, argv: list[str], stdin: bytes) -> None:
     try:
-        ACTIONS[action].parse(Call(argv, lambda: stdin))
+        ACTIONS[action].read(Call(argv, lambda: stdin))
     except BadRequest as error:
         one_sentence(error)
 
@@ -115,7 +115,7 @@ def test_one_strange_element(name: str, strange: str) -> None:
     encoded = base64.b64encode(document.encode("utf-8", "surrogateescape"))
     for action in ("stat", "cp", "mkfs", "clone", "rm"):
         try:
-            ACTIONS[f"datastore.{action}"].parse(Call(["5"], lambda: encoded))
+            ACTIONS[f"datastore.{action}"].read(Call(["5"], lambda: encoded))
         except BadRequest as error:
             one_sentence(error)
 
@@ -156,7 +156,7 @@ def test_a_mebibyte_of_anything_is_done_in_a_moment(unit: str) -> None:
     encoded = base64.b64encode(document.encode())
     for action, argv in (("datastore.mkfs", ["5"]), ("datastore.clone", ["5"]), ("tm.delete", [text, "1", "1"])):
         try:
-            ACTIONS[action].parse(Call(argv, lambda: encoded))
+            ACTIONS[action].read(Call(argv, lambda: encoded))
         except BadRequest as error:
             one_sentence(error)
 

@@ -22,9 +22,9 @@ from linstor_un import actions, main
 from linstor_un.errors import *
 
 class Probe:
-    parse = staticmethod(lambda call: call.argv)
-    def operation(self):
-        return act
+    read = staticmethod(lambda call: call.argv)
+    def run(self, world, request):
+        return act(world, request)
 
 def act(world, request):
 {body}

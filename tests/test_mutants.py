@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import mutants
@@ -73,7 +72,7 @@ def test_a_half_made_volume_is_made_again(stage: Stage, world: World) -> None:
     assert volumes.create(world, stage.lin, wanted)
     assert stage.simulator
     before = stage.simulator.cluster.definition(NAME)
-    assert volumes.create(replace(world, run="run-2", undo=Undo()), stage.lin, wanted)
+    assert volumes.create(world._replace(run="run-2", undo=Undo()), stage.lin, wanted)
     after = stage.simulator.cluster.definition(NAME)
     assert before and after and before.uuid != after.uuid
     volumes.complete(world, stage.lin, NAME)

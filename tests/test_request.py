@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Callable
 
 import pytest
 from lab.oned import documents
 from lab.oned.recordings import Call as Recorded
 from lab.oned.recordings import recordings
-from linstor_un import calling
 from linstor_un.actions import ACTIONS
-from linstor_un.calling import Call
+from linstor_un.calling import datastore, disks, vms
+from linstor_un.calling.forms import Call
 from linstor_un.errors import BadRequest
 from linstor_un.naming import DiskPlace
 
@@ -59,7 +61,7 @@ def test_every_recorded_call_of_every_release_is_understood() -> None:
     for recorded in _recorded():
         row = ACTIONS[recorded.script.replace("linstor_un/", "").replace("/", ".")]
         try:
-            request = row.parse(Call(recorded.argv, lambda text=recorded.stdin: text.encode()))  # type: ignore[misc]
+            request = row.read(Call(recorded.argv, lambda text=recorded.stdin: text.encode()))  # type: ignore[misc]
         except BadRequest as error:
             assert recorded.argv[1].endswith("/kernel"), f"{recorded.script} {recorded.argv}: {error}"
             kernels += 1
@@ -82,53 +84,90 @@ def test_every_recorded_call_of_every_release_is_understood() -> None:
 )
 def test_the_three_datastore_forms_give_the_same_request(argv, stdin) -> None:  # type: ignore[no-untyped-def]
     xml = image(path="/var/tmp/a.img", size=64)
-    request = calling.cp(call(*argv(xml), stdin=stdin(xml)))
+    request = datastore.cp(call(*argv(xml), stdin=stdin(xml)))
     assert (request.image_id, request.image.path, request.image.size) == (5, "/var/tmp/a.img", 64)
     assert base64.b64decode(request.document) == base64.b64decode(xml)
 
 
 def test_standard_input_is_read_only_by_the_forms_that_need_it() -> None:
-    calling.cp(unread(image(path="/a").decode(), "5"))
-    calling.clone(unread(f"fe:{SOURCE}", DISK, "7", "100"))
-    calling.delete(unread(DISK, "7", "100"))
-    calling.context(unread("/var/lib/one/vms/7/context.sh", DISK, "7", "101"))
+    datastore.cp(unread(image(path="/a").decode(), "5"))
+    disks.clone(unread(f"fe:{SOURCE}", DISK, "7", "100"))
+    disks.delete(unread(DISK, "7", "100"))
+    disks.context(unread("/var/lib/one/vms/7/context.sh", DISK, "7", "101"))
 
 
 @pytest.mark.parametrize("broken", [lambda xml: xml.rstrip(b"="), lambda xml: b"\n".join([xml[:60], xml[60:], b""])])
 def test_base64_is_read_as_ruby_reads_it(broken) -> None:  # type: ignore[no-untyped-def]
-    assert calling.cp(call("5", stdin=broken(image(path="/a")))).image_id == 5
+    assert datastore.cp(call("5", stdin=broken(image(path="/a")))).image_id == 5
 
 
 @pytest.mark.parametrize("version", ["5.12", "6.6", "7.4"])
 def test_save_as_is_seen_in_both_places(version: str) -> None:
     for format, expected in (("save_as", True), ("raw", False), ("", False)):
         xml = action(documents.image(version, 5, format=format, size=64))
-        assert calling.mkfs(call("5", stdin=xml)).save_as is expected
+        assert datastore.mkfs(call("5", stdin=xml)).save_as is expected
+
+
+def document_of(vm_id: int = 7) -> bytes:
+    return base64.b64encode(documents.vm(vm_id, [], hosts=["node1"]).encode()) + b"\n"
+
+
+MIGRATION = ("node1", "node2", "/var/lib/one//datastores/101/7", "7", "101")
+
+
+@pytest.mark.parametrize(
+    ("more", "stdin", "caller"),
+    [
+        ((), document_of(), ""),
+        (("ssh",), document_of(), "ssh"),
+        ((document_of().decode(),), b"", ""),
+        ((document_of().decode(), "shared"), b"", "shared"),
+    ],
+    ids=["5.10 and later", "called by ssh", "up to 5.8", "up to 5.8, called by shared"],
+)
+def test_a_live_migration_is_read_in_every_form(more: tuple[str, ...], stdin: bytes, caller: str) -> None:
+    request = vms.migrate(call(*MIGRATION, *more, stdin=stdin))
+    assert (request.source, request.target, request.caller, request.vm.id) == ("node1", "node2", caller, 7)
+    assert (request.directory.host, request.directory.path) == ("node2", "/var/lib/one/datastores/101/7")
+
+
+def test_a_move_is_of_a_disk_or_of_the_directory() -> None:
+    there = DISK.replace("node1", "frontend").replace("/101/", "/102/")
+    disk = disks.mv(call(DISK, there, "7", "100"))
+    directory = disks.mv(call(DISK.rpartition("/")[0], there.rpartition("/")[0], "7", "102"))
+    assert disk.source_disk and disk.target_disk and disk.target_disk.datastore_id == 102
+    assert directory.source_disk is None and directory.target_disk is None
+    assert (disk.source, disk.target) == (directory.source, directory.target)
+
+
+def test_a_disk_is_saved_as_it_is_or_from_a_snapshot() -> None:
+    assert disks.cpds(call(DISK, SOURCE, "-1", "7", "100")).snapshot_id is None
+    assert disks.cpds(call(DISK, SOURCE, "0", "7", "100")).snapshot_id == 0
 
 
 def test_a_file_system_of_5_12_is_told_from_a_format() -> None:
-    old = calling.mkfs(call("5", stdin=action(documents.image("5.12", 5, fs="ext4")))).image
-    new = calling.mkfs(call("5", stdin=action(documents.image("7.4", 5, format="raw", fs="ext4")))).image
+    old = datastore.mkfs(call("5", stdin=action(documents.image("5.12", 5, fs="ext4")))).image
+    new = datastore.mkfs(call("5", stdin=action(documents.image("7.4", 5, format="raw", fs="ext4")))).image
     assert (old.format, old.filesystem) == (new.format, new.filesystem) == ("raw", "ext4")
 
 
 def test_a_disk_is_told_by_its_path() -> None:
-    request = calling.clone(call(f"fe:{SOURCE}", DISK, "7", "100"))
+    request = disks.clone(call(f"fe:{SOURCE}", DISK, "7", "100"))
     path = "/var/lib/one/datastores/101/7/disk.0"
     assert request.target == DiskPlace("node1", path, path[: -len("/disk.0")], 101, 7, 0)
     assert (request.source, request.datastore_id) == ("one-image-5", 100)
 
 
 def test_a_directory_is_deleted_only_when_a_directory_is_named() -> None:
-    disk = calling.delete(call(DISK, "7", "100"))
-    directory = calling.delete(call(DISK.rpartition("/")[0], "7", "101"))
+    disk = disks.delete(call(DISK, "7", "100"))
+    directory = disks.delete(call(DISK.rpartition("/")[0], "7", "101"))
     assert disk.disk is not None and directory.disk is None
     assert disk.directory == directory.directory
 
 
 def test_context_hands_all_its_arguments_on() -> None:
     words = ("/var/lib/one/vms/7/context.sh", "/tmp/a b.txt:'c.txt'", DISK, "7", "101")
-    request = calling.context(call(*words))
+    request = disks.context(call(*words))
     assert request.argv == words
     assert request.target.disk_id == 0
 
@@ -136,7 +175,7 @@ def test_context_hands_all_its_arguments_on() -> None:
 def test_monitor_says_whether_disks_are_asked_for() -> None:
     more = "<DATASTORE_LOCATION>/var/lib/one//datastores</DATASTORE_LOCATION><MONITOR_VM_DISKS>%s</MONITOR_VM_DISKS>"
     for said, expected in (("1", True), ("0", False), ("", False)):
-        request = calling.monitor(call("101", stdin=action("", documents.datastore(101, 1), more % said)))
+        request = datastore.monitor(call("101", stdin=action("", documents.datastore(101, 1), more % said)))
         assert (request.vm_disks, request.location, request.datastore.kind) == (expected, "/var/lib/one//datastores", 1)
 
 
@@ -171,11 +210,37 @@ _WRONG: list[tuple[str, Sequence[str], bytes, str]] = [
 ]
 
 
+_WRONG_HERE: list[tuple[Callable[[Call], Any], Sequence[str], bytes, str]] = [
+    (disks.mv, [DISK, DISK.replace("disk.0", "disk.1"), "7", "100"], b"", "a disk keeps its number"),
+    (disks.mv, [DISK, DISK.rpartition("/")[0], "7", "100"], b"", "a disk keeps its number"),
+    (disks.mv, [DISK, DISK.replace("/7/", "/8/"), "7", "100"], b"", "belongs to VM 8"),
+    (disks.cpds, [DISK, SOURCE, "-2", "7", "100"], b"", "SNAPSHOT_ID is '-2'"),
+    (disks.resize, [DISK, "0", "7", "100"], b"", "between 1 and"),
+    (disks.disk_snapshot, [DISK, "-1", "7", "100"], b"", "SNAPSHOT_ID is '-1'"),
+    (datastore.image_snapshot, ["5"], image(source=SOURCE), "TARGET_SNAPSHOT of image 5 is missing"),
+    (datastore.export, ["9"], action(), "no IMAGE element"),
+    (vms.migrate, MIGRATION, b"", "not usable XML"),
+    (vms.migrate, MIGRATION[:4], document_of(), "not 4 of them"),
+    (vms.migrate, MIGRATION, document_of(8), "is of VM 8, but the request is for VM 7"),
+    (vms.migrate, [*MIGRATION, "a b"], document_of(), "not the name of a transfer manager"),
+    (vms.migrate, [*MIGRATION, "ssh", "shared"], document_of(), "not the name of a transfer manager"),
+    (vms.migrate, ["node1;", *MIGRATION[1:]], document_of(), "not of the form HOST:/PATH"),
+]
+
+
+@pytest.mark.parametrize(("read", "argv", "stdin", "sentence"), _WRONG_HERE)
+def test_what_no_reader_takes_is_told_in_one_sentence(
+    read: Callable[[Call], Any], argv: Sequence[str], stdin: bytes, sentence: str
+) -> None:
+    with pytest.raises(BadRequest, match=re.escape(sentence)):
+        read(call(*argv, stdin=stdin))
+
+
 @pytest.mark.parametrize(("name", "argv", "stdin", "sentence"), _WRONG)
 def test_what_is_no_request_is_told_in_one_sentence(
     name: str, argv: Sequence[str], stdin: bytes, sentence: str
 ) -> None:
     with pytest.raises(BadRequest, match="(?s).*") as raised:
-        ACTIONS[name].parse(call(*argv, stdin=stdin))
+        ACTIONS[name].read(call(*argv, stdin=stdin))
     assert sentence in str(raised.value)
     assert "\n" not in str(raised.value)

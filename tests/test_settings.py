@@ -47,7 +47,7 @@ def test_every_attribute_of_the_old_readme_is_read() -> None:
 
 
 def test_every_field_of_settings_has_its_attribute() -> None:
-    assert {attribute.field for attribute in ATTRIBUTES.values()} == set(Settings.__dataclass_fields__)
+    assert {attribute.field for attribute in ATTRIBUTES.values()} == set(Settings._fields)
 
 
 def test_the_datastore_goes_before_the_file_and_an_empty_value_counts_as_not_set() -> None:

@@ -5,39 +5,44 @@ from __future__ import annotations
 import importlib
 from typing import Any, Callable, NamedTuple
 
-from . import calling
-from .calling import Call
+from .calling.forms import Call
 from .world import World
 
 
 class Action(NamedTuple):
-    """One row. `module` and `function` name the operation, which is imported only when it is to run."""
+    """One row: its reader in `calling` and its operation, as MODULE.FUNCTION; only what is to run is imported."""
 
-    parse: Callable[[Call], Any]
-    module: str
-    function: str
+    reader: str
+    operation: str
 
-    def operation(self) -> Callable[[World, Any], str]:
-        """Return the operation; the text it returns is what oned reads from stdout, "" where it reads nothing."""
-        found: Callable[[World, Any], str] = getattr(
-            importlib.import_module(f".operations.{self.module}", __package__), self.function
-        )
-        return found
+    def read(self, call: Call) -> Any:
+        """Return the request. Raises BadRequest."""
+        return _found("calling", self.reader)(call)
+
+    def run(self, world: World, request: Any) -> str:
+        """Do the action; returns what oned reads from stdout, "" where it reads nothing. Raises DriverError."""
+        return str(_found("operations", self.operation)(world, request))
+
+
+def _found(package: str, name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(".")
+    found: Callable[..., Any] = getattr(importlib.import_module(f".{package}.{module}", __package__), function)
+    return found
 
 
 ACTIONS = {
-    "datastore.stat": Action(calling.stat, "images", "stat"),
-    "datastore.cp": Action(calling.cp, "images", "cp"),
-    "datastore.mkfs": Action(calling.mkfs, "images", "mkfs"),
-    "datastore.clone": Action(calling.image_clone, "images", "clone"),
-    "datastore.rm": Action(calling.rm, "images", "rm"),
-    "datastore.monitor": Action(calling.monitor, "monitoring", "datastore"),
-    "tm.clone": Action(calling.clone, "disks", "clone"),
-    "tm.ln": Action(calling.ln, "disks", "ln"),
-    "tm.mkimage": Action(calling.mkimage, "disks", "mkimage"),
-    "tm.mkswap": Action(calling.mkswap, "disks", "mkswap"),
-    "tm.context": Action(calling.context, "disks", "context"),
-    "tm.delete": Action(calling.delete, "disks", "delete"),
-    "tm.mvds": Action(calling.mvds, "disks", "mvds"),
-    "tm.monitor": Action(calling.monitor, "monitoring", "system_datastore"),
+    "datastore.stat": Action("datastore.stat", "registration.stat"),
+    "datastore.cp": Action("datastore.cp", "registration.cp"),
+    "datastore.mkfs": Action("datastore.mkfs", "images.mkfs"),
+    "datastore.clone": Action("datastore.image_clone", "images.clone"),
+    "datastore.rm": Action("datastore.rm", "images.rm"),
+    "datastore.monitor": Action("datastore.monitor", "monitoring.datastore"),
+    "tm.clone": Action("disks.clone", "disks.clone"),
+    "tm.ln": Action("disks.ln", "disks.ln"),
+    "tm.mkimage": Action("disks.mkimage", "disks.mkimage"),
+    "tm.mkswap": Action("disks.mkswap", "disks.mkswap"),
+    "tm.context": Action("disks.context", "disks.context"),
+    "tm.delete": Action("disks.delete", "disks.delete"),
+    "tm.mvds": Action("disks.mvds", "disks.mvds"),
+    "tm.monitor": Action("datastore.monitor", "monitoring.system_datastore"),
 }

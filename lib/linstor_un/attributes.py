@@ -18,14 +18,14 @@ _MOST_REPLICAS = 32
 _LONGEST_TIMEOUT = 86400
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-_NODE = re.compile(rf"(?=.{{2,255}}\Z){_LABEL}(?:\.{_LABEL})*\Z")
-_HOST = re.compile(r"(?=.{1,255}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\Z")
-_IPV6 = re.compile(r"(?=.*:)[0-9A-Fa-f:.]{2,45}\Z")
-_OBJECT = re.compile(r"(?=.*[A-Za-z])[A-Za-z_][A-Za-z0-9_-]{1,47}\Z")
-_POOL = re.compile(r"(?=.*[A-Za-z])[A-Za-z_][A-Za-z0-9_-]{2,47}\Z")
-_PROPERTY = re.compile(r"[^\s,]{1,256}\Z")
-_RATE = re.compile(r"[0-9]{1,15}[kKmMgG]?\Z")
-_SEPARATOR = re.compile(r"[\s,]+")
+_NODE = rf"(?=.{{2,255}}\Z){_LABEL}(?:\.{_LABEL})*\Z"
+_HOST = r"(?=.{1,255}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\Z"
+_IPV6 = r"(?=.*:)[0-9A-Fa-f:.]{2,45}\Z"
+_OBJECT = r"(?=.*[A-Za-z])[A-Za-z_][A-Za-z0-9_-]{1,47}\Z"
+_POOL = r"(?=.*[A-Za-z])[A-Za-z_][A-Za-z0-9_-]{2,47}\Z"
+_PROPERTY = r"[^\s,]{1,256}\Z"
+_RATE = r"[0-9]{1,15}[kKmMgG]?\Z"
+_SEPARATOR = r"[\s,]+"
 _SCHEMES = frozenset({"linstor", "linstor+ssl", "http", "https"})
 
 Read = Callable[[str, str], Any]
@@ -51,9 +51,9 @@ def _one_of(*words: str) -> Read:
     return read
 
 
-def _matching(pattern: re.Pattern[str], allowed: str) -> Read:
+def _matching(pattern: str, allowed: str) -> Read:
     def read(text: str, name: str) -> str:
-        if not pattern.match(text):
+        if not re.match(pattern, text):
             raise _refuse(name, text, allowed)
         return text
 
@@ -64,7 +64,7 @@ def _list_of(read_one: Read) -> Read:
     """A list separated by blanks or commas; each member once, in its order."""
 
     def read(text: str, name: str) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(read_one(member, name) for member in _SEPARATOR.split(text) if member))
+        return tuple(dict.fromkeys(read_one(member, name) for member in re.split(_SEPARATOR, text) if member))
 
     return read
 
@@ -109,7 +109,7 @@ def _controller(text: str, name: str) -> str:
     try:
         parts = urlsplit(text if "://" in text else f"linstor://{text}")
         host = parts.hostname or ""
-        good = parts.scheme in _SCHEMES and bool(_HOST.match(host) or _IPV6.match(host)) and parts.port != 0
+        good = parts.scheme in _SCHEMES and bool(re.match(_HOST, host) or re.match(_IPV6, host)) and parts.port != 0
         plain = parts.path in ("", "/") and not parts.query and not parts.fragment and parts.username is None
     except ValueError:
         good = plain = False

@@ -8,7 +8,7 @@ ${NAME:-default} of names assigned before. Everything else is named and left alo
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 _ASSIGNMENT = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=")
 _BLANK = re.compile(r"(?:[ \t\r\n;]|\\\n|#[^\n]*)+")
@@ -19,12 +19,11 @@ _SPECIAL = "`$&|<>()!*?[]{}~"
 _DEEPEST = 20
 
 
-@dataclass
-class ConfFile:
+class ConfFile(NamedTuple):
     """What a file says: values by name, and remarks about what in it means nothing."""
 
-    values: dict[str, str] = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)
+    values: dict[str, str]
+    remarks: list[str]
 
 
 class _NotPlain(Exception):
@@ -40,7 +39,7 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self._text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
         self._at = 0
-        self._result = ConfFile()
+        self._result = ConfFile({}, [])
 
     def read(self) -> ConfFile:
         while True:

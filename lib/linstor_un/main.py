@@ -64,14 +64,16 @@ def _run(action: str, log: Log, undo: Undo) -> tuple[int, str, str]:
 
 
 def _do(action: str, log: Log, undo: Undo) -> str:
-    from . import calling, wiring
     from .actions import ACTIONS
+    from .calling.forms import Call, standard_input
 
     row = ACTIONS[action]
-    request = row.parse(calling.Call(sys.argv[1:], calling.standard_input))
+    request = row.read(Call(sys.argv[1:], standard_input))
     # Not the request itself: its document may hold a marketplace's credentials.
     log.debug("called with " + " ".join(argument if len(argument) < 300 else "..." for argument in sys.argv[1:]))
-    return row.operation()(wiring.build(os.environ, log, undo), request)
+    from . import wiring
+
+    return row.run(wiring.build(os.environ, log, undo), request)
 
 
 def _traceback() -> str:

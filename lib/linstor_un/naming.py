@@ -32,10 +32,10 @@ DELETING = "deleting"
 # One run of one action: tells our own half-made object from one of a rival with the same name.
 RUN = AUX + "RUN"
 
-_DEFINITION = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{1,47}\Z")
-_SOURCE = re.compile(r"/dev/drbd/by-res/(?P<name>[^/]+)/0\Z")
-_DISK_PATH = re.compile(r"(?P<base>/.*)/(?P<ds>[0-9]+)/(?P<vm>[0-9]+)/disk\.(?P<disk>[0-9]+)\Z")
-_VM_DIR = re.compile(r"(?P<base>/.*)/(?P<ds>[0-9]+)/(?P<vm>[0-9]+)\Z")
+_DEFINITION = r"[A-Za-z_][A-Za-z0-9_-]{1,47}\Z"
+_SOURCE = r"/dev/drbd/by-res/(?P<name>[^/]+)/0\Z"
+_DISK_PATH = r"(?P<base>/.*)/(?P<ds>[0-9]+)/(?P<vm>[0-9]+)/disk\.(?P<disk>[0-9]+)\Z"
+_VM_DIR = r"(?P<base>/.*)/(?P<ds>[0-9]+)/(?P<vm>[0-9]+)\Z"
 
 
 def image_definition(image_id: int) -> DefinitionName:
@@ -59,8 +59,8 @@ def definition_of_source(source: str) -> DefinitionName:
     Arguments: source, a path as `cp`, `mkfs` and `clone` print it.
     Raises BadRequest when it is not of the form /dev/drbd/by-res/NAME/0.
     """
-    match = _SOURCE.match(re.sub("/+", "/", source))
-    if not match or not _DEFINITION.match(match["name"]):
+    match = re.match(_SOURCE, re.sub("/+", "/", source))
+    if not match or not re.match(_DEFINITION, match["name"]):
         raise BadRequest(f"image source {source!r} is not of the form /dev/drbd/by-res/NAME/0; check IMAGE/SOURCE")
     return DefinitionName(match["name"])
 
@@ -86,7 +86,7 @@ class DiskPlace(NamedTuple):
     disk_id: int
 
 
-_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\Z")
+_HOST = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\Z"
 
 
 def place(argument: str) -> Place:
@@ -97,7 +97,7 @@ def place(argument: str) -> Place:
     host, colon, path = argument.partition(":")
     path = re.sub("/+", "/", path).rstrip("/")
     clean = path.isprintable() and ".." not in path.split("/")
-    if not (colon and _HOST.match(host) and path.startswith("/") and clean):
+    if not (colon and re.match(_HOST, host) and path.startswith("/") and clean):
         raise BadRequest(f"{argument!r} is not of the form HOST:/PATH")
     return Place(host, path)
 
@@ -109,7 +109,7 @@ def disk_place(argument: str) -> Optional[DiskPlace]:
     files are cloned to .../kernel. Raises BadRequest when the argument is not HOST:PATH.
     """
     spot = place(argument)
-    match = _DISK_PATH.match(spot.path)
+    match = re.match(_DISK_PATH, spot.path)
     if not match:
         return None
     directory = spot.path.rpartition("/")[0]
@@ -128,7 +128,7 @@ class VmDirectory(NamedTuple):
 def vm_directory(argument: str) -> VmDirectory:
     """Return the VM directory that HOST:PATH names. Raises BadRequest when it names none."""
     spot = place(argument)
-    match = _VM_DIR.match(spot.path)
+    match = re.match(_VM_DIR, spot.path)
     if not match:
         raise BadRequest(f"{argument!r} is not a VM directory HOST:/.../DATASTORE/VM")
     return VmDirectory(spot.host, spot.path, int(match["ds"]), int(match["vm"]))

@@ -16,7 +16,7 @@ from .errors import BadRequest
 from .units import Mib
 
 SAVE_AS = "save_as"
-_NUMBER = re.compile(r"-?[0-9]{1,18}\Z")
+_NUMBER = r"-?[0-9]{1,18}\Z"
 # 16 PiB in MiB: far beyond LINSTOR's largest volume, far below what overflows its KiB counters.
 LARGEST_SIZE = 1 << 34
 # FSTYPE of 5.12 holds either of two things that later releases keep apart.
@@ -258,7 +258,7 @@ def _number(element: etree._Element, path: str) -> Optional[int]:
     text = _text(element, path)
     if not text:
         return None
-    if not _NUMBER.match(text):
+    if not re.match(_NUMBER, text):
         raise BadRequest(f"{element.tag}/{path} is {text[:100]!r}, which is not a whole number")
     return int(text)
 

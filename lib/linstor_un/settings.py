@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Optional
 
 from . import conffile
@@ -19,8 +18,7 @@ _LONGEST_NAME = 64
 _LONGEST_VALUE = 16384
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """What an administrator set. Lists keep their order; empty means not set."""
 
     clone_mode: str = "copy"
@@ -78,7 +76,7 @@ def load(template: Mapping[str, str], conf_text: str) -> Loaded:
             if spelling:
                 values[attribute.field] = _read(attribute, source[spelling].strip(), f"{spelling} of {where}")
     warnings = [*_unknown_keys(conf.values), *_near_misses(template)]
-    return Loaded(replace(Settings(), **values), tuple(warnings), (*conf.remarks, *_idle(conf.values)))
+    return Loaded(Settings(**values), tuple(warnings), (*conf.remarks, *_idle(conf.values)))
 
 
 def require_placement(settings: Settings) -> None:

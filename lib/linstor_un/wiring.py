@@ -5,15 +5,15 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Mapping, Sequence
-from typing import Callable
+from collections.abc import Mapping
+from typing import Any, Callable, cast
 
 from . import places, settings
 from .errors import BadRequest
 from .onexml import Datastore
 from .settings import Settings
 from .undo import Undo
-from .world import Clock, Controller, FrontEnd, Trail, VmUsage, World
+from .world import Clock, Cloud, Controller, FrontEnd, Hosts, Locks, Monitord, Trail, World
 
 
 class SystemClock:
@@ -28,41 +28,60 @@ class SystemClock:
         time.sleep(seconds)
 
 
-class LazyMonitord:
-    """monitord as it is reached when there is something to report: few actions have that."""
+class Late:
+    """An adapter that is imported and made when it is first asked: few actions need all of them."""
 
-    def __init__(self, conf: str, version: str) -> None:
-        """Arguments: the paths of monitord.conf and of the remotes' VERSION."""
-        self._paths = conf, version
+    def __init__(self, make: Callable[[], Any]) -> None:
+        """Arguments: make, imports the adapter and returns it."""
+        self._make = make
 
-    def report(self, usages: Sequence[VmUsage]) -> None:
-        """See `world.Monitord.report`."""
-        from .adapters.monitord import MonitordClient
-
-        MonitordClient(*self._paths).report(usages)
+    def __getattr__(self, name: str) -> Any:
+        if "_made" not in self.__dict__:
+            self._made = self._make()
+        return getattr(self._made, name)
 
 
 def build(environ: Mapping[str, str], trail: Trail, undo: Undo) -> World:
     """Return the world of one run. Arguments: environ, for ONE_LOCATION and the adapters' own variables."""
-    from .adapters.cloud import Oned
-    from .adapters.hosts import SshHosts
-    from .adapters.locks import FileLocks, lock_directory
-
     clock = SystemClock()
     front_end = FrontEnd(places.remotes(environ), places.var(environ), places.own_names(environ))
     return World(
         settings=_settings(front_end.remotes, trail),
         connect=_connect(clock, trail),
-        hosts=SshHosts(environ),
-        cloud=Oned(environ),
-        monitord=LazyMonitord(f"{places.etc(environ)}/monitord.conf", f"{front_end.remotes}/VERSION"),
-        locks=FileLocks(lock_directory(environ), clock),
+        hosts=cast(Hosts, Late(lambda: _hosts(environ))),
+        cloud=cast(Cloud, Late(lambda: _cloud(environ))),
+        monitord=cast(Monitord, Late(lambda: _monitord(environ, front_end))),
+        locks=cast(Locks, Late(lambda: _locks(environ, clock))),
         clock=clock,
         undo=undo,
         trail=trail,
         front_end=front_end,
         run=os.urandom(8).hex(),
     )
+
+
+def _hosts(environ: Mapping[str, str]) -> Hosts:
+    from .adapters.hosts import SshHosts
+
+    return SshHosts(environ)
+
+
+def _cloud(environ: Mapping[str, str]) -> Cloud:
+    from .adapters.cloud import Oned
+
+    return Oned(environ)
+
+
+def _monitord(environ: Mapping[str, str], front_end: FrontEnd) -> Monitord:
+    from .adapters.monitord import MonitordClient
+
+    return MonitordClient(f"{places.etc(environ)}/monitord.conf", f"{front_end.remotes}/VERSION")
+
+
+def _locks(environ: Mapping[str, str], clock: Clock) -> Locks:
+    from .adapters.locks import FileLocks, lock_directory
+
+    return FileLocks(lock_directory(environ), clock)
 
 
 def _settings(remotes: str, trail: Trail) -> Callable[[Datastore], Settings]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Callable, NamedTuple, Optional, Protocol
 
@@ -270,8 +269,7 @@ class FrontEnd(NamedTuple):
         return None if name in self.names else name
 
 
-@dataclass(frozen=True)
-class World:
+class World(NamedTuple):
     """Everything an operation may touch.
 
     `settings` reads a datastore's attributes over linstor_un.conf; it raises BadRequest for an invalid value.

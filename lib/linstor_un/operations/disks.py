@@ -9,7 +9,7 @@ from .. import placement
 from ..errors import NotFound, Refused
 from ..naming import DISK_ID, DS_ID, ORIGIN, VM_ID, DiskPlace, by_res, definition_of_source, disk_definition
 from ..onexml import Disk, Vm
-from ..request import (
+from ..request.disks import (
     CloneRequest,
     ContextRequest,
     DeleteRequest,

@@ -1,63 +1,21 @@
-"""Images in a datastore: their size before they exist, their making, their end."""
+"""Images in a datastore: made empty, cloned, removed. Those that come from outside are in `registration`."""
 
 from __future__ import annotations
 
-from ..errors import BadRequest, NotFound
+from ..errors import NotFound
 from ..naming import IMAGE_ID, ORIGIN, by_res, image_definition
 from ..onexml import Image
-from ..request import CpRequest, ImageCloneRequest, MkfsRequest, RmRequest, StatRequest
-from ..settings import Settings, require_placement
-from ..units import Kib, bytes_from_kib, kib_from_mib
+from ..request.datastore import ImageCloneRequest, MkfsRequest, RmRequest
+from ..settings import require_placement
+from ..units import Kib, kib_from_mib
 from ..world import World
-from . import attachments, contents, copies, importing, sources, volumes
-from .volumes import Volume, Wanted
-
-# KERNEL, RAMDISK and CONTEXT are files that oned wants in the VM's directory; a block device is none.
-_FILE_KINDS = {"3", "4", "5"}
+from . import attachments, copies, volumes
+from .volumes import Wanted
 
 
-def _marks(image_id: int, image: Image) -> dict[str, str]:
+def marks(image_id: int, image: Image) -> dict[str, str]:
+    """Return the marks of an image's definition."""
     return {IMAGE_ID: str(image_id), **({ORIGIN: image.registered} if image.registered else {})}
-
-
-def stat(world: World, request: StatRequest) -> str:
-    """Return the size in MiB that the image at PATH will need, rounded up.
-
-    oned waits 90 s for it with the user. Raises BadRequest for a path that the datastore forbids.
-    """
-    return str(importing.size_of(world, request.image.path, world.settings(request.datastore), request.document))
-
-
-def cp(world: World, request: CpRequest) -> str:
-    """Bring an image in: returns SOURCE and FORMAT, which oned >= 6.0 demands.
-
-    After a failure oned forgets the image and never calls `rm`, so nothing may be left.
-    """
-    if request.image.kind in _FILE_KINDS:
-        raise BadRequest(
-            f"image {request.image_id} is a kernel, ramdisk or context file, which cannot live on LINSTOR; "
-            f"put it into a datastore of files"
-        )
-    settings = world.settings(request.datastore)
-    require_placement(settings)
-    sources.require_allowed(world, request.image.path, settings)
-    name = image_definition(request.image_id)
-    with world.locks.hold(name):
-        size = request.image.size or importing.size_of(world, request.image.path, settings, request.document)
-        controller = world.connect(settings)
-        wanted = Wanted(name, kib_from_mib(size), settings, _marks(request.image_id, request.image))
-        volume = volumes.create(world, controller, wanted)
-        if volume is not None:
-            for node in attachments.to_fill(world, controller, volume):
-                with attachments.borrowed(world, controller, volume, node) as device:
-                    _fill(world, request, settings, node, device, volume)
-            volumes.complete(world, controller, name)
-    return f"{by_res(name)} raw"
-
-
-def _fill(world: World, request: CpRequest, settings: Settings, node: str, device: str, volume: Volume) -> None:
-    target = contents.Device(node, device, bytes_from_kib(volume.size), volume.zero)
-    importing.import_image(world, request.image, settings, target, request.document)
 
 
 def mkfs(world: World, request: MkfsRequest) -> str:
@@ -74,7 +32,7 @@ def mkfs(world: World, request: MkfsRequest) -> str:
     kind = attachments.filesystem(world, request.image.filesystem)
     with world.locks.hold(name):
         controller = world.connect(settings)
-        wanted = Wanted(name, kib_from_mib(request.size), settings, _marks(request.image_id, request.image))
+        wanted = Wanted(name, kib_from_mib(request.size), settings, marks(request.image_id, request.image))
         volume = volumes.create(world, controller, wanted)
         if volume is not None:
             attachments.format_volume(world, controller, volume, kind)
@@ -94,7 +52,7 @@ def clone(world: World, request: ImageCloneRequest) -> str:
         if source is None:
             raise NotFound(f"{request.source}, the image to clone, does not exist on LINSTOR; check IMAGE/PATH")
         size = Kib(max(source.size or 0, kib_from_mib(request.size)))
-        wanted = Wanted(name, size, settings, _marks(request.image_id, request.image))
+        wanted = Wanted(name, size, settings, marks(request.image_id, request.image))
         if copies.duplicate(world, controller, source, wanted, found.get(name)) is not None:
             volumes.complete(world, controller, name)
     return f"{by_res(name)} raw"

@@ -8,7 +8,6 @@ import re
 import secrets
 import tempfile
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Optional
 
 from .. import copying, image_formats
@@ -102,7 +101,7 @@ def _stage_and_convert(world: World, found: Source, fetch: Command, target: Devi
     # A server may give another image the second time: what is judged is what will be converted.
     read_head = Command(host, ["head", "-c", str(image_formats.HEAD_BYTES), "--", staged])
     head = world.hosts.run(read_head, seconds=_SHORT_SECONDS, doing=f"read {staged}").stdout
-    again = replace(found, head=head.encode("utf-8", "surrogateescape"))
+    again = found._replace(head=head.encode("utf-8", "surrogateescape"))
     if again.form != found.form:
         raise Failed(f"cannot fetch {found.path}: it was a {found.form} image at first and then a {again.form} one")
     image_formats.require_self_contained(again.form, again.head, found.path)

@@ -6,15 +6,14 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import BadRequest
 from ..settings import Settings
 from ..units import Bytes
 
 
-@dataclass(frozen=True)
-class LocalFile:
+class LocalFile(NamedTuple):
     """An open file: `word` names it for other processes of this user as long as it is open here."""
 
     descriptor: int

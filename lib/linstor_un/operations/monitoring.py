@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from .. import naming
 from ..errors import DriverError, Failed
 from ..inventory import Capacity, Definition
-from ..request import MonitorRequest
+from ..request.datastore import MonitorRequest
 from ..units import Mib, mib_from_kib
 from ..world import Controller, SnapshotUsage, VmUsage, World
 

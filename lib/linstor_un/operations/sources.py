@@ -6,8 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from .. import image_formats
 from ..errors import BadRequest
@@ -25,8 +24,7 @@ _HASH = {"md5": re.compile(r"[0-9a-fA-F]{32}\Z"), "sha1": re.compile(r"[0-9a-fA-
 _HEAD_SECONDS = 30.0
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """An image to fetch: `word` is what the downloader gets for its place, `head` its first bytes, unpacked.
 
     `exact` is how many bytes the downloader has to deliver, where that is known.
@@ -63,7 +61,7 @@ def source(world: World, path: str, settings: Settings, document: str) -> Iterat
     if local is None:
         unknown = Source(path, path, b"", packed=False, exact=None)
         head = _begin(world, unknown, settings, document, options=("--nodecomp",))
-        yield _unpacked(world, replace(unknown, head=head), settings, document)
+        yield _unpacked(world, unknown._replace(head=head), settings, document)
         return
     with opened(local, settings, world.front_end.var) as file:
         head = os.pread(file.descriptor, image_formats.HEAD_BYTES, 0)
@@ -104,7 +102,7 @@ def _unpacked(world: World, found: Source, settings: Settings, document: str) ->
     if not _unpacks(settings) or not image_formats.compressed(found.head):
         return found
     head = _begin(world, found, settings, document)
-    return replace(found, head=head, packed=True, exact=None)
+    return found._replace(head=head, packed=True, exact=None)
 
 
 def _begin(world: World, found: Source, settings: Settings, document: str, *, options: tuple[str, ...] = ()) -> bytes:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Callable, Optional
+from typing import Callable, NamedTuple, Optional
 
 from .. import placement
 from ..errors import Exists, Failed, InUse, NotEnoughSpace, NotFound, Refused, Unsupported
@@ -27,8 +26,7 @@ from . import host_files
 _CLOSING_SECONDS = 10.0
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """A volume to be made: its size in KiB, where it goes, whose it is.
 
     `host` is where it will be used, "" for nowhere in particular.
@@ -41,8 +39,7 @@ class Wanted:
     host: str = ""
 
 
-@dataclass(frozen=True)
-class Volume:
+class Volume(NamedTuple):
     """A volume with its replicas. `zero` is whether it is known to read as zeroes everywhere."""
 
     name: str
@@ -151,7 +148,7 @@ def _create(world: World, controller: Controller, wanted: Wanted) -> Volume:
         count = len(volume.replicas) + 1
         providers.update(controller.place(wanted.name, wanted.settings, nodes=[wanted.host], count=count))
         volume = look(controller, wanted.name, wanted.settings, wanted.size)
-    return replace(volume, zero=_reads_zero(controller, volume, providers))
+    return volume._replace(zero=_reads_zero(controller, volume, providers))
 
 
 def _require_nodes(controller: Controller, wanted: Wanted) -> None:

@@ -1,12 +1,12 @@
-"""What oned asks for: one frozen type an action, read by `calling` from arguments and standard input."""
+"""What oned asks of a datastore."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
-from .naming import DefinitionName, DiskPlace, VmDirectory
-from .onexml import Datastore, Image
-from .units import Mib
+from ..naming import DefinitionName
+from ..onexml import Datastore, Image
+from ..units import Mib
 
 
 class StatRequest(NamedTuple):
@@ -74,58 +74,19 @@ class MonitorRequest(NamedTuple):
     vm_disks: bool
 
 
-class CloneRequest(NamedTuple):
-    """Give a VM's disk its own copy of an image. `datastore_id` is the image's datastore."""
+class ImageSnapshotRequest(NamedTuple):
+    """Delete, revert to, or flatten to snapshot `snapshot_id` of the image that `source` holds."""
 
+    image_id: int
+    image: Image
+    datastore: Datastore
     source: DefinitionName
-    target: DiskPlace
-    datastore_id: int
+    snapshot_id: int
 
 
-class LnRequest(NamedTuple):
-    """Give a VM an image itself: persistent, or a CDROM that several VMs share."""
+class ExportRequest(NamedTuple):
+    """Tell a marketplace where the content of an image can be fetched."""
 
+    image: Image
+    datastore: Datastore
     source: DefinitionName
-    target: DiskPlace
-    datastore_id: int
-
-
-class MkimageRequest(NamedTuple):
-    """Give a VM a volatile disk of `size` MiB."""
-
-    size: Mib
-    format: str
-    target: DiskPlace
-    datastore_id: int
-
-
-class MkswapRequest(NamedTuple):
-    """Give a VM a swap disk of `size` MiB."""
-
-    size: Mib
-    target: DiskPlace
-    datastore_id: int
-
-
-class ContextRequest(NamedTuple):
-    """Make a VM's context image; `argv` is for OpenNebula's own script, as it came."""
-
-    argv: tuple[str, ...]
-    target: DiskPlace
-    datastore_id: int
-
-
-class DeleteRequest(NamedTuple):
-    """Remove a VM's disk from its directory, or, without `disk`, the whole directory."""
-
-    directory: VmDirectory
-    disk: Optional[DiskPlace]
-    datastore_id: int
-
-
-class MvdsRequest(NamedTuple):
-    """Let go of a persistent image that a VM had on its host."""
-
-    disk: DiskPlace
-    source: DefinitionName
-    datastore_id: int
