@@ -78,8 +78,12 @@ class DiskDocument:
 def vm(
     number: int, disks: Sequence[DiskDocument] = (), *, hosts: Sequence[str] = ("node1",), datastore: int = 101,
     state: int = 3, lcm_state: int = 1, context: int = -1, tm_mad: str = "linstor_un",
+    records: Sequence[tuple[str, int]] = (),
 ) -> str:
-    """A VM on the last of `hosts` in system datastore `datastore`; `context` is the disk id of its context."""
+    """A VM on the last of `hosts` in system datastore `datastore`; `context` is the disk id of its context.
+
+    Arguments: records, in place of hosts and datastore: where it was, each a host and a system datastore.
+    """
     head = _values(
         ID=number, UID=0, GID=0, UNAME="oneadmin", GNAME="oneadmin", NAME=f"vm{number}", LAST_POLL=0,
         STATE=state, LCM_STATE=lcm_state, PREV_STATE=state, PREV_LCM_STATE=lcm_state, RESCHED=0, STIME=0, ETIME=0,
@@ -88,14 +92,14 @@ def vm(
     template = "".join(disk.xml() for disk in disks)
     if context >= 0:
         template += element("CONTEXT", DISK_ID=context, NETWORK="NO")
-    records = "".join(
+    history = "".join(
         element("HISTORY", OID=number, SEQ=sequence, HOSTNAME=host, HID=sequence, CID=0, STIME=0, ETIME=0,
-                VM_MAD="kvm", TM_MAD=tm_mad, DS_ID=datastore)
-        for sequence, host in enumerate(hosts)
+                VM_MAD="kvm", TM_MAD=tm_mad, DS_ID=system)
+        for sequence, (host, system) in enumerate(records or [(host, datastore) for host in hosts])
     )
     template = element("TEMPLATE", template, MEMORY=128, CPU="0.1", TM_MAD_SYSTEM=tm_mad, VMID=number)
     body = head + "<MONITORING></MONITORING>" + template + "<USER_TEMPLATE></USER_TEMPLATE>"
-    return element("VM", body + element("HISTORY_RECORDS", records))
+    return element("VM", body + element("HISTORY_RECORDS", history))
 
 
 def host(number: int, name: str, state: int = 2) -> str:
