@@ -1,10 +1,14 @@
-"""A whole site for the tests of a module; its attribute SITE, if any, has the arguments (see lab.site.Site)."""
+"""A whole site for the tests of a module, with guests on its hosts for those that ask.
+
+The module's attribute SITE, if any, has the site's arguments (see lab.site.Site).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from lab.guests import Guests
 from lab.hosts import LabUnavailable
 from lab.site import Site
 
@@ -24,3 +28,21 @@ def site(module_site: Site) -> Iterator[Site]:
     """The module's site, as new for each test."""
     yield module_site
     module_site.reset()
+
+
+@pytest.fixture(scope="module")
+def module_guests(module_site: Site) -> Iterator[Guests]:
+    try:
+        made = Guests(module_site.hosts)
+    except LabUnavailable as reason:
+        pytest.skip(str(reason))
+    with made:
+        yield made
+
+
+@pytest.fixture
+def guests(site: Site, module_guests: Guests) -> Iterator[Guests]:
+    """libvirt on all hosts of the module's site, without domains for each test."""
+    module_guests.start()
+    yield module_guests
+    module_guests.clear()

@@ -36,6 +36,9 @@ def furnish(host: dict[str, str]) -> None:
     """Lay the host's own directories over the front-end's."""
     kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
     base = host["base"]
+    # libvirt gives each QEMU a /dev of its own, and cannot where several are on top of each other
+    while os.path.ismount("/dev"):
+        kernel.unmount("/dev")
     # /run goes last: it hides the base that the others come from
     places = {"dev": "/dev", "one": "/var/lib/one", "vartmp": "/var/tmp", "tmp": "/tmp", "run": "/run"}
     for name, target in places.items():

@@ -226,14 +226,14 @@ def environment(user: str) -> dict[str, str]:
     return {"HOME": home, "USER": user, "LOGNAME": user, "SHELL": "/bin/bash", "PATH": path}
 
 
-def until(condition: Callable[[], object], what: str) -> None:
-    """Wait until something is true.
+def until(condition: Callable[[], object], what: str, seconds: float = _PATIENCE, pause: float = 0.003) -> None:
+    """Wait until something is true, and look again after each pause of so many seconds.
 
     Raises:
-        TimeoutError: it is not after ten seconds; `what` says what was waited for.
+        TimeoutError: it is not after so many seconds; `what` says what was waited for.
     """
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {_PATIENCE:.0f} s in vain for {what}")
-        time.sleep(0.003)
+            raise TimeoutError(f"waited {seconds:.0f} s in vain for {what}")
+        time.sleep(pause)

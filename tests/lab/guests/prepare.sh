@@ -1,0 +1,61 @@
+# shellcheck shell=bash
+# What tests with real guests need of the operating system; sourced by tests/run, after install.sh.
+
+GUEST_PACKAGES="libvirtd=libvirt-daemon virsh=libvirt-clients qemu-system-x86_64=qemu-system-x86"
+# Not every release installs it together with libvirtd.
+QEMU_DRIVER="libvirt_driver_qemu.so=libvirt-daemon-driver-qemu"
+
+# Installs libvirt and QEMU where that is possible here, and downloads what a guest is made of. What is missing is
+# left out, and said.
+prepare_guests() {
+    local wanted=$GUEST_PACKAGES
+    compgen -G "/usr/lib/*/libvirt/connection-driver/${QEMU_DRIVER%%=*}" >/dev/null || wanted+=" $QEMU_DRIVER"
+    # shellcheck disable=SC2086  # a list
+    need_packages $wanted ||
+        say "${yellow}missing here, and tests with guests are left out:${plain} ${absent[*]}"
+    exec 9<"$PROJECT" && flock 9 || return 1
+    fetch_guest_system
+    exec 9<&-
+    return 0
+}
+
+# Puts kernel, busybox and agent for guests into .venv/guests/system; the packages they are from are not installed.
+fetch_guest_system() {
+    local place=$PROJECT/.venv/guests work
+    [ ! -d "$place/system" ] && [ ${#absent[@]} = 0 ] && command -v apt-get >/dev/null || return 0
+    say "downloading packages with a kernel and an agent for guests"
+    work=$(mktemp -d) && mkdir -p "$place" && unpack_guest_packages "$work" &&
+        "$PROJECT/.venv/bin/python" -c "$GATHER" "$work/unpacked" "$place/system" ||
+        say "${yellow}missing here, and tests with an operating system in a guest are left out:${plain} its packages"
+    rm -rf "$work"
+}
+
+GATHER='import sys; from lab.guests.system import gather; gather(*sys.argv[1:])'
+
+unpack_guest_packages() { # DIRECTORY
+    local package
+    download_guest_packages "$1" || { is_root && apt-get update >/dev/null 2>&1 && download_guest_packages "$1"; } || return 1
+    for package in "$1"/*.deb; do
+        dpkg-deb -x "$package" "$1/unpacked" || return 1
+    done
+}
+
+download_guest_packages() { # DIRECTORY
+    local names
+    # shellcheck disable=SC2207  # names have no blanks
+    names=($(kernel_packages) busybox-static qemu-guest-agent)
+    (cd "$1" && quietly "download ${names[*]}" apt-get -o APT::Sandbox::User=root download "${names[@]}")
+}
+
+# Prints the packages of the present kernel for virtual machines: Debian's, or else Ubuntu's with its modules apart.
+kernel_packages() {
+    local meta image
+    for meta in linux-image-cloud-amd64 linux-image-virtual; do
+        image=$(apt-cache depends "$meta" 2>/dev/null | awk '$1 == "Depends:" && $2 ~ /^linux-image-[0-9]/ {print $2; exit}')
+        [ -n "$image" ] || continue
+        printf '%s\n' "$image"
+        apt-cache show "${image/image/modules}" >/dev/null 2>&1 && printf '%s\n' "${image/image/modules}"
+        return 0
+    done
+    printf 'linux-image-cloud-amd64\n'
+}
