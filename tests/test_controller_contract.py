@@ -10,7 +10,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 import pytest
@@ -90,7 +90,7 @@ def real() -> Iterator[Stage]:
     nodes = sorted({pool.node for pool in pools if pool.name == pools[0].name})
     if len(nodes) < 2:
         pytest.skip("the real controller has no thin storage pool on two nodes")
-    settings = replace(settings, storage_pools=(pools[0].name,))
+    settings = settings._replace(storage_pools=(pools[0].name,))
     prefix = f"t{secrets.token_hex(4)}"
     try:
         yield Stage(lin, settings, prefix, nodes, trail)
@@ -190,7 +190,7 @@ def test_a_pool_that_is_not_there_is_told_when_nothing_can_be_placed(stage: Stag
     name = stage.name("a")
     stage.lin.define(name, stage.settings, {MARK: stage.prefix})
     stage.lin.add_volume(name, SIZE)
-    elsewhere = replace(stage.settings, storage_pools=("nowhere",))
+    elsewhere = stage.settings._replace(storage_pools=("nowhere",))
     text = sentence(lambda: stage.lin.place(name, elsewhere), NotEnoughSpace)
     assert text.endswith("; there is no such storage pool, check STORAGE_POOL")
 
@@ -286,12 +286,12 @@ def test_pools_nodes_and_capacity_agree(stage: Stage) -> None:
     pools = stage.lin.pools(stage.settings.storage_pools)
     assert {pool.node for pool in pools} == set(stage.nodes) and all(pool.thin and pool.free for pool in pools)
     assert set(stage.nodes) <= {node.name for node in stage.lin.nodes() if node.online}
-    one = stage.lin.capacity(replace(stage.settings, replica_count=1))
+    one = stage.lin.capacity(stage.settings._replace(replica_count=1))
     two = stage.lin.capacity(stage.settings)
-    none = stage.lin.capacity(replace(stage.settings, replica_count=len(stage.nodes) + 1))
+    none = stage.lin.capacity(stage.settings._replace(replica_count=len(stage.nodes) + 1))
     assert one.total == sum(pool.total or 0 for pool in pools)
     assert 0 < two.available <= one.available // 2 + 1 and none.available == none.largest == 0
-    sentence(lambda: stage.lin.capacity(replace(stage.settings, storage_pools=("nowhere",))), NotFound)
+    sentence(lambda: stage.lin.capacity(stage.settings._replace(storage_pools=("nowhere",))), NotFound)
     sentence(lambda: stage.lin.group("nowhere"), NotFound)
 
 
@@ -425,7 +425,7 @@ def group(stage: Stage, name: str = "rg", count: int = 2, stack: tuple[str, ...]
     assert stage.simulator
     for path, document in (("/v1/resource-groups", body), (f"/v1/resource-groups/{name}/volume-groups", {})):
         stage.lin._link.request("POST", path, document, 10)
-    return replace(stage.settings, resource_group=name, storage_pools=(), layer_list=(), replica_count=None)
+    return stage.settings._replace(resource_group=name, storage_pools=(), layer_list=(), replica_count=None)
 
 
 @pytest.fixture(params=VERSIONS)
@@ -446,7 +446,7 @@ def test_spawn_makes_all_in_one_request_or_says_that_it_cannot(grouped: tuple[St
     found = stage.lin.definitions([name])[name]
     assert found.group == "rg" and found.size == SIZE and found.props["Aux/one/RUN"] == "me"
     sentence(lambda: stage.lin.spawn(name, SIZE, settings, marks), Exists)
-    too_many = replace(settings, replica_count=4)
+    too_many = settings._replace(replica_count=4)
     sentence(lambda: stage.lin.spawn(stage.name("b"), SIZE, too_many, marks), NotEnoughSpace)
     assert stage.lin.definitions([stage.name("b")]) == {}
 
@@ -455,8 +455,8 @@ def test_capacity_of_a_group_is_what_linstor_computes(grouped: tuple[Stage, Sett
     stage, settings = grouped
     found = stage.lin.capacity(settings)
     assert 0 < found.available <= found.total and found.largest > 0
-    assert stage.lin.capacity(replace(settings, replica_count=4)).available == 0
-    sentence(lambda: stage.lin.capacity(replace(settings, resource_group="nowhere")), NotFound)
+    assert stage.lin.capacity(settings._replace(replica_count=4)).available == 0
+    sentence(lambda: stage.lin.capacity(settings._replace(resource_group="nowhere")), NotFound)
 
 
 def test_a_lost_answer_to_spawn_is_read_back(grouped: tuple[Stage, Settings]) -> None:
