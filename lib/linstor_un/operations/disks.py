@@ -8,7 +8,7 @@ from typing import Optional
 from .. import placement
 from ..errors import NotFound, Refused
 from ..naming import DISK_ID, DS_ID, ORIGIN, VM_ID, DiskPlace, by_res, definition_of_source, disk_definition
-from ..onexml import Disk, Vm
+from ..onexml import Disk
 from ..request.disks import (
     CloneRequest,
     ContextRequest,
@@ -18,13 +18,12 @@ from ..request.disks import (
     MkswapRequest,
     MvdsRequest,
 )
-from ..settings import Settings, require_placement
+from ..settings import require_placement
 from ..units import Kib, Mib, kib_from_mib
 from ..world import Command, Controller, World
-from . import attachments, copies, host_files, volumes
+from . import attachments, copies, host_files, vm_disks, volumes
 from .volumes import Volume, Wanted
 
-TM_MAD = "linstor_un"
 CDROM = "CDROM"
 _DONE = 6
 # EPILOG, CLEANUP_RESUBMIT, CLEANUP_DELETE, EPILOG_FAILURE: the VM is going, and DELETE came or comes for its disks.
@@ -42,7 +41,7 @@ def clone(world: World, request: CloneRequest) -> str:
     name = disk_definition(target.vm_id, target.disk_id)
     with world.locks.hold(name):
         disk = _disk_to_make(world, target)
-        settings = _settings(world, target, request.datastore_id)
+        settings = vm_disks.settings_of(world, target, request.datastore_id)
         require_placement(settings)
         controller = world.connect(settings)
         found = controller.definitions([request.source, name])
@@ -50,7 +49,7 @@ def clone(world: World, request: CloneRequest) -> str:
         if source is None:
             raise NotFound(f"{request.source}, the image of disk {disk.id}, does not exist on LINSTOR; check the image")
         size = Kib(max(kib_from_mib(disk.size or Mib(0)), source.size or 0))
-        marks = {**_marks(target), ORIGIN: request.source}
+        marks = {**vm_disks.marks(target), ORIGIN: request.source}
         wanted = Wanted(name, size, settings, marks, target.host)
         volume = copies.duplicate(world, controller, source, wanted, found.get(name))
         _hand_over(world, controller, wanted, volume, target)
@@ -77,11 +76,11 @@ def _volatile(world: World, target: DiskPlace, size: Mib, swap: bool) -> str:
     name = disk_definition(target.vm_id, target.disk_id)
     with world.locks.hold(name):
         disk = _disk_to_make(world, target)
-        settings = _settings(world, target, target.datastore_id)
+        settings = vm_disks.settings_of(world, target, target.datastore_id)
         require_placement(settings)
         filesystem = "swap" if swap else attachments.filesystem(world, disk.filesystem)
         controller = world.connect(settings)
-        wanted = Wanted(name, kib_from_mib(size), settings, {**_marks(target), ORIGIN: "volatile"}, target.host)
+        wanted = Wanted(name, kib_from_mib(size), settings, {**vm_disks.marks(target), ORIGIN: "volatile"}, target.host)
         volume = volumes.create(world, controller, wanted)
         if volume is not None:
             attachments.format_volume(world, controller, volume, filesystem)
@@ -125,7 +124,7 @@ def ln(world: World, request: LnRequest) -> str:
         raise Refused(f"{request.source} has no replica on an online node, so disk {disk.id} cannot use it")
     _attach_and_link(world, controller, volume, target)
     if disk.persistent and disk.kind != CDROM:
-        marks = _marks(target)
+        marks = vm_disks.marks(target)
         with world.undo.by(f"marks of {request.source}", controller.mark, request.source, {}, list(marks)):
             controller.mark(request.source, marks)
     return ""
@@ -156,9 +155,9 @@ def delete(world: World, request: DeleteRequest) -> str:
         return _delete_linked(world, place, disk, request.datastore_id)
     name = disk_definition(place.vm_id, place.disk_id)
     with world.locks.hold(name):
-        settings = _settings(world, place, request.datastore_id)
+        settings = vm_disks.settings_of(world, place, request.datastore_id)
         controller = world.connect(settings)
-        volumes.remove(world, controller, name, _marks(place), settings)
+        volumes.remove(world, controller, name, vm_disks.marks(place), settings)
         if settings.clone_mode == "snapshot" and disk is not None and disk.source:
             # A ZFS clone kept its origin on the image until now.
             controller.delete_snapshot(definition_of_source(disk.source), name)
@@ -211,23 +210,4 @@ def _disk_to_make(world: World, target: DiskPlace) -> Disk:
     vm = world.cloud.vm(target.vm_id)
     if vm.state == _DONE or vm.lcm_state in _GOING:
         raise Refused(f"VM {vm.id} is being removed, so its disk {target.disk_id} is not made")
-    return _disk(vm, target.disk_id)
-
-
-def _disk(vm: Vm, disk_id: int) -> Disk:
-    disk = vm.disk(disk_id)
-    if disk is None:
-        raise NotFound(f"VM {vm.id} has no disk {disk_id}; look at `onevm show {vm.id}`")
-    return disk
-
-
-def _settings(world: World, place: DiskPlace, image_datastore: int) -> Settings:
-    """Return the settings of the system datastore, or the image's where that is another driver's."""
-    system = world.cloud.datastore(place.datastore_id)
-    if system.tm_mad == TM_MAD or place.datastore_id == image_datastore:
-        return world.settings(system)
-    return world.settings(world.cloud.datastore(image_datastore))
-
-
-def _marks(place: DiskPlace) -> dict[str, str]:
-    return {VM_ID: str(place.vm_id), DISK_ID: str(place.disk_id), DS_ID: str(place.datastore_id)}
+    return vm_disks.disk_of(vm, target.disk_id)

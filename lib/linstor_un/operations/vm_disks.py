@@ -1,0 +1,49 @@
+"""A VM's disk as oned has it, and which volume is behind it."""
+
+from __future__ import annotations
+
+from ..errors import NotFound
+from ..naming import DISK_ID, DS_ID, IMAGE_ID, VM_ID, DefinitionName, DiskPlace, definition_of_source, disk_definition
+from ..onexml import Disk, Vm
+from ..settings import Settings
+from ..world import World
+
+TM_MAD = "linstor_un"
+
+
+def disk_of(vm: Vm, disk_id: int) -> Disk:
+    """Return a VM's disk. Raises NotFound."""
+    disk = vm.disk(disk_id)
+    if disk is None:
+        raise NotFound(f"VM {vm.id} has no disk {disk_id}; look at `onevm show {vm.id}`")
+    return disk
+
+
+def definition_of(disk: Disk, place: DiskPlace) -> DefinitionName:
+    """Return the definition behind a disk: the image itself where the VM has it linked, else the VM's own.
+
+    CLONE=NO is a persistent image, or a CDROM; volatile disks have no CLONE. Raises BadRequest for a SOURCE
+    that is no volume of this driver.
+    """
+    linked = disk.clone is False
+    return definition_of_source(disk.source) if linked else disk_definition(place.vm_id, place.disk_id)
+
+
+def owner(disk: Disk, place: DiskPlace) -> dict[str, str]:
+    """Return the marks that the definition behind a disk must not contradict."""
+    if disk.clone is False:
+        return {} if disk.image_id is None else {IMAGE_ID: str(disk.image_id)}
+    return {VM_ID: str(place.vm_id), DISK_ID: str(place.disk_id)}
+
+
+def marks(place: DiskPlace) -> dict[str, str]:
+    """Return the marks of a VM's disk, also of a persistent image while the VM has it."""
+    return {VM_ID: str(place.vm_id), DISK_ID: str(place.disk_id), DS_ID: str(place.datastore_id)}
+
+
+def settings_of(world: World, place: DiskPlace, image_datastore: int) -> Settings:
+    """Return the settings of the system datastore, or the image's where that is another driver's."""
+    system = world.cloud.datastore(place.datastore_id)
+    if system.tm_mad == TM_MAD or place.datastore_id == image_datastore:
+        return world.settings(system)
+    return world.settings(world.cloud.datastore(image_datastore))
