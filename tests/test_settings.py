@@ -33,7 +33,7 @@ def test_every_attribute_of_the_old_readme_is_read() -> None:
         REPLICAS_ON_DIFFERENT="rack row=3", REPLICA_COUNT="2", CHECKPOINT_REPLICA_COUNT="1", DO_NOT_PLACE_WITH="r1 r2",
         DO_NOT_PLACE_WITH_REGEX="^one-", STORAGE_POOL="ssd hdd", DISKLESS_POOL="DfltDisklessStorPool",
         PREFER_NODE="Yes", ENCRYPTION="no", STAGING_DIR="/s", RESTRICTED_DIRS="/", SAFE_DIRS="/a /b",
-        NO_DECOMPRESS="YES", LIMIT_TRANSFER_BW="10M",
+        NO_DECOMPRESS="YES", LIMIT_TRANSFER_BW="10M", ON_NO_QUORUM="IO-error",
     )  # fmt: skip
     assert found == Settings(
         clone_mode="snapshot", bridge_list=("node1", "node2", "node_3"),
@@ -43,6 +43,7 @@ def test_every_attribute_of_the_old_readme_is_read() -> None:
         checkpoint_replica_count=1, do_not_place_with=("r1", "r2"), do_not_place_with_regex="^one-",
         storage_pools=("ssd", "hdd"), diskless_pool="DfltDisklessStorPool", prefer_node=True, encryption=False,
         staging_dir="/s", restricted_dirs=("/",), safe_dirs=("/a", "/b"), no_decompress="yes", limit_transfer_bw="10M",
+        on_no_quorum="io-error",
     )  # fmt: skip
 
 
@@ -106,6 +107,7 @@ def test_our_own_file_is_accepted_as_shipped_and_with_every_line_switched_on() -
         ("DISKLESS_POOL", "x" * 49, "3 to 48 letters"),
         ("PREFER_NODE", "maybe", "yes or no"),
         ("ENCRYPTION", "1", "yes or no"),
+        ("ON_NO_QUORUM", "freeze", "suspend-io or io-error or linstor"),
         ("SAFE_DIRS", "/a var/tmp", "an absolute path"),
         ("LIMIT_TRANSFER_BW", "fast", "bytes a second"),
     ],

@@ -148,6 +148,7 @@ ATTRIBUTES = {
     "STORAGE_POOL": Attribute("storage_pools", _list_of(_POOL_NAME)),
     "DISKLESS_POOL": Attribute("diskless_pool", _POOL_NAME),
     "PREFER_NODE": Attribute("prefer_node", _yes),
+    "ON_NO_QUORUM": Attribute("on_no_quorum", _one_of("suspend-io", "io-error", "linstor")),
     "ENCRYPTION": Attribute("encryption", _yes),
     "STAGING_DIR": Attribute("staging_dir", _path),
     "RESTRICTED_DIRS": Attribute("restricted_dirs", _DIRECTORIES),

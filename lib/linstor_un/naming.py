@@ -32,6 +32,10 @@ DELETING = "deleting"
 # One run of one action: tells our own half-made object from one of a rival with the same name.
 RUN = AUX + "RUN"
 
+# What DRBD does with I/O while it has no quorum; LINSTOR up to 1.30 overwrites it with its own AUTO_QUORUM.
+ON_NO_QUORUM = "DrbdOptions/Resource/on-no-quorum"
+AUTO_QUORUM = "DrbdOptions/auto-quorum"
+
 _DEFINITION = r"[A-Za-z_][A-Za-z0-9_-]{1,47}\Z"
 _SOURCE = r"/dev/drbd/by-res/(?P<name>[^/]+)/0\Z"
 _DISK_PATH = r"(?P<base>/.*)/(?P<ds>[0-9]+)/(?P<vm>[0-9]+)/disk\.(?P<disk>[0-9]+)\Z"

@@ -42,6 +42,7 @@ class Settings(NamedTuple):
     storage_pools: tuple[str, ...] = ()
     diskless_pool: str = ""
     prefer_node: bool = False
+    on_no_quorum: str = "suspend-io"
     encryption: bool = False
     staging_dir: str = "/var/tmp"
     restricted_dirs: tuple[str, ...] = ()

@@ -49,6 +49,12 @@ class Controller(Protocol):
     def capacity(self, settings: Settings) -> Capacity:
         """Return the capacity for volumes placed as these settings say; one or two requests."""
 
+    def quorum(self, settings: Settings) -> dict[str, str]:
+        """Return the properties that make a new definition do without quorum what the settings say.
+
+        None for a stack without DRBD. No request from LINSTOR 1.31 on, before that two.
+        """
+
     def spawn(self, name: str, size: Kib, settings: Settings, marks: Mapping[str, str]) -> dict[str, str]:
         """Create definition, volume and replicas of the settings' group in one request.
 

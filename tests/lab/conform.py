@@ -355,6 +355,8 @@ def recorded_cluster(recording: dict[str, Any], volumes: NoVolumes) -> Cluster:
                          providers=("DISKLESS", "FILE", "FILE_THIN"), directories={f"{folder}/{name}"})
         cluster.add_pool(name, "thin", "FILE_THIN", POOL_TOTAL, used_elsewhere=POOL_SELF, props={
             "StorDriver/StorPoolName": f"{folder}/{name}", "StorDriver/internal/AllocationGranularity": "1"})
+    # Recorded after a recording that had deleted it.
+    cluster.props.pop("DrbdOptions/auto-quorum", None)
     cluster.reachable = lambda name, address: name in ("node1", "node2", "node3")
     return cluster
 

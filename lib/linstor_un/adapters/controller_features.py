@@ -14,6 +14,7 @@ FIRST_REST = {
     "attach_layers": (1, 22),  # seen on 1.27: layer_list in make-available; needed from 1.31 on
     "spawn_marks": (1, 22),  # 1.27: resource_definition_props in spawn
     "keep_tiebreaker": (1, 23),  # 1.28: query parameter of resource delete; older ones ignore it
+    "on_no_quorum_kept": (1, 25),  # 1.31: older ones set DrbdOptions/Resource/on-no-quorum from DrbdOptions/auto-quorum
     "clone_group": (1, 24),  # 1.30: resource_group in clone (python-linstor says 1.23)
     "clone_marks": (1, 26),  # 1.32: override_props and delete_props in clone
 }

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
+from .. import placement
 from ..errors import Failed, NotFound
 from ..inventory import Capacity, Definition, Group, Node, Pool, Replica, Snapshot
+from ..naming import AUTO_QUORUM, ON_NO_QUORUM
 from ..settings import Settings
 from ..units import Kib
 from . import controller_answers as answers
@@ -18,6 +21,8 @@ from .controller_session import Session, path
 NAMES_PER_REQUEST = 100
 # Capacity is asked every few minutes by several datastores; a query costs a round trip to every thin pool.
 CACHE_SECONDS = 60
+# The group of definitions that name none.
+DEFAULT_GROUP = "DfltRscGrp"
 
 
 class Reads(Session):
@@ -68,6 +73,25 @@ class Reads(Session):
         """See `world.Controller.group`."""
         doing = f"look up resource group {name}"
         return self._parse(doing, parsing.group, [self._read(doing, path("resource-groups", name), dict)])[0]
+
+    def quorum(self, settings: Settings) -> dict[str, str]:
+        """See `world.Controller.quorum`. The quorum itself stays LINSTOR's: a value of ours would end its care for it.
+
+        LINSTOR up to 1.30 sets both quorum and on-no-quorum of a definition after each change of its resources, the
+        latter to the value of auto-quorum; where an administrator switched that off, it has to stay off.
+        """
+        if settings.on_no_quorum == "linstor" or placement.alone(settings):
+            return {}
+        automatic = not self._understands("on_no_quorum_kept") and self._sets_quorum(settings.resource_group)
+        return {AUTO_QUORUM if automatic else ON_NO_QUORUM: settings.on_no_quorum}
+
+    def _sets_quorum(self, group: str) -> bool:
+        """Tell whether a LINSTOR up to 1.30 decides about quorum by itself for the definitions of a group."""
+        doing = "look up whether LINSTOR sets quorum"
+        props: dict[str, str] = dict(self._read(doing, path("controller", "properties"), dict))
+        with suppress(NotFound):
+            props.update(self._read(doing, path("resource-groups", group or DEFAULT_GROUP), dict).get("props") or {})
+        return props.get(AUTO_QUORUM, "disabled") != "disabled"
 
     def pools(self, names: Sequence[str]) -> list[Pool]:
         """See `world.Controller.pools`."""

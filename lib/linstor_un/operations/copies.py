@@ -12,7 +12,6 @@ from typing import Optional
 from .. import placement
 from ..errors import DriverError, InUse, Unsupported
 from ..inventory import Definition
-from ..naming import CREATING, RUN, STATE
 from ..units import bytes_from_kib
 from ..world import Controller, World
 from . import attachments, contents, volumes
@@ -83,7 +82,7 @@ def readable(source: Volume) -> None:
 
 def _from_snapshot(world: World, controller: Controller, source: Definition, wanted: Wanted) -> Volume:
     """As the driver before this one did, but the snapshot goes as soon as the pool can do without it."""
-    marks = {**wanted.marks, STATE: CREATING, RUN: world.run}
+    marks = volumes.birth_marks(world, controller, wanted)
     with world.undo.by(wanted.name, volumes.discard, world, controller, wanted.name):
         controller.define(wanted.name, wanted.settings, marks)
     # A snapshot of this name is the leftover of a killed run: its definition was replaced above.
@@ -103,7 +102,7 @@ def _from_snapshot(world: World, controller: Controller, source: Definition, wan
 
 
 def _by_linstor(world: World, controller: Controller, source: Definition, wanted: Wanted) -> Volume:
-    marks = {**wanted.marks, STATE: CREATING, RUN: world.run}
+    marks = volumes.birth_marks(world, controller, wanted)
     with world.undo.by(wanted.name, volumes.discard, world, controller, wanted.name):
         controller.clone(source.name, wanted.name, wanted.settings, marks, volumes.inherited(source, marks))
     _grow(controller, source, wanted)

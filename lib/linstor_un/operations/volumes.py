@@ -125,7 +125,7 @@ def create(world: World, controller: Controller, wanted: Wanted) -> Optional[Vol
 
 
 def _create(world: World, controller: Controller, wanted: Wanted) -> Volume:
-    marks = {**wanted.marks, STATE: CREATING, RUN: world.run}
+    marks = birth_marks(world, controller, wanted)
     providers: dict[str, str] = {}
     if wanted.settings.node_list:
         _require_nodes(controller, wanted)
@@ -149,6 +149,11 @@ def _create(world: World, controller: Controller, wanted: Wanted) -> Volume:
         providers.update(controller.place(wanted.name, wanted.settings, nodes=[wanted.host], count=count))
         volume = look(controller, wanted.name, wanted.settings, wanted.size)
     return volume._replace(zero=_reads_zero(controller, volume, providers))
+
+
+def birth_marks(world: World, controller: Controller, wanted: Wanted) -> dict[str, str]:
+    """Return what a definition is born with: its owner, that it is not complete, and what it does without quorum."""
+    return {**wanted.marks, **controller.quorum(wanted.settings), STATE: CREATING, RUN: world.run}
 
 
 def _require_nodes(controller: Controller, wanted: Wanted) -> None:

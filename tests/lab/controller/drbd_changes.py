@@ -42,8 +42,8 @@ def properties_changed(cluster: Cluster, answer: Any, one: Definition, override:
     if drbd_kernel.QUORUM in delete:
         one.props.pop(quorum.SET_BY, None)
         if drbd_kernel.under_drbd(one):
-            quorum.settle(answer, one)
-    if "DrbdOptions/auto-quorum" in override:
+            quorum.settle(cluster, answer, one)
+    if quorum.AUTO in override and cluster.version.has("auto_quorum_deprecated"):
         answer.add(WARN | 4000, f"DrbdOptions/auto-quorum is deprecated, please use {drbd_kernel.QUORUM}")
         answer.entries.insert(0, answer.entries.pop())
 

@@ -36,7 +36,7 @@ def add(cluster: Cluster, answer: Answer, owner: Resource, pool: Optional[str], 
     owner.layers = list(next(other.layers for other in one.resources.values() if not other.diskless))
     _others(cluster, answer, owner, f"Prepared '{{}}' to expect disk on '{node}'")
     tie = quorum.add_tiebreaker(cluster, answer, one)
-    quorum.settle(answer, one)
+    quorum.settle(cluster, answer, one)
     satellites.ask(cluster, answer, [node], lambda _: satellites.run(cluster, answer, owner),
                    lambda _: (MODIFIED, f"Added disk on '{node}'"))
     if tie is not None:
@@ -182,7 +182,7 @@ def drop_disk(cluster: Cluster, answer: Answer, owner: Resource, keep_initialize
     tie = quorum.tiebreaker(one, without=owner)
     if tie is not None and not quorum.votes(one).wants_tiebreaker(quorum.enabled(cluster, one)):
         answer.add(INFO | 10004, "Tie breaker marked for deletion")
-    quorum.settle(answer, one)
+    quorum.settle(cluster, answer, one)
     _others(cluster, answer, owner, f"Notified '{{}}' that disk has been removed on '{node}'")
 
 

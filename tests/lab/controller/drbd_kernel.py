@@ -12,6 +12,7 @@ from .contents import opened
 from .volumes import Opening
 
 QUORUM = "DrbdOptions/Resource/quorum"
+ON_NO_QUORUM = "DrbdOptions/Resource/on-no-quorum"
 TWO_PRIMARIES = "DrbdOptions/Net/allow-two-primaries"
 ERROFS, EMEDIUMTYPE, ENODATA = 30, 124, 61
 BEST_SCORE, OWN_DISK, SYNCING_SCORE = 10100, 1, 10000
@@ -88,6 +89,11 @@ def has_quorum(cluster: Cluster, owner: Resource) -> bool:
         return have > missing
     votes = [sum(other.diskless for other in group) for group in (here, gone)]
     return votes[0] > votes[1]
+
+
+def suspends(cluster: Cluster, one: Definition) -> bool:
+    """Tell whether writers wait for the quorum; otherwise they get EIO, and a guest makes its disks read-only."""
+    return cluster.effective(one, ON_NO_QUORUM) == "suspend-io"
 
 
 def score(cluster: Cluster, owner: Resource) -> int:

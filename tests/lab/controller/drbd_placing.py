@@ -43,7 +43,7 @@ def manage(cluster: Cluster, answer: Any, one: Definition) -> Optional[Resource]
         return None
     quorum.choose_verify_algorithm(answer, one)
     tie = quorum.add_tiebreaker(cluster, answer, one)
-    quorum.settle(answer, one)
+    quorum.settle(cluster, answer, one)
     return tie
 
 
@@ -177,7 +177,7 @@ def provide_diskless(cluster: Cluster, answer: Any, one: Definition, place: Node
         answer.add(INFO | 10004, "Tie breaker marked for deletion")
     else:
         tie = None
-    quorum.settle(answer, one)
+    quorum.settle(cluster, answer, one)
     resources.announce(answer, made)
     bring_up(cluster, answer, one, [made])
     if tie is not None:

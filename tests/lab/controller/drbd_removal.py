@@ -50,7 +50,7 @@ def _taken_over(cluster: Cluster, answer: Answer, owner: Resource, keep: bool) -
         drbd_disks.drop_disk(cluster, answer, owner)
         return True
     owner.flags = ["DISKLESS", "DRBD_DISKLESS", "TIE_BREAKER"]
-    quorum.settle(answer, one)
+    quorum.settle(cluster, answer, one)
     _round(cluster, answer, one, lambda node: f"Resource '{one.name}' updated on node '{node}'")
     return True
 
@@ -79,7 +79,7 @@ def _remove(cluster: Cluster, answer: Answer, owner: Resource) -> None:
     if tie is not None:
         tie.flags = [*tie.flags, "DRBD_DELETE"]
         answer.add(INFO | 10004, "Tie breaker marked for deletion")
-        quorum.settle(answer, one)
+        quorum.settle(cluster, answer, one)
     answer.add(DELETED, f"Node: {node}, Resource: {one.name} preparing for deletion.", details="preparing")
     _round(cluster, answer, one, lambda where: f"Preparing deletion of resource on '{where}'",
            lambda found: found in (owner, tie))
@@ -91,7 +91,7 @@ def _remove(cluster: Cluster, answer: Answer, owner: Resource) -> None:
     owner.flags = ["DELETE", *[flag for flag in owner.flags if flag != "DELETE"]]
     if tie is not None or automatic:
         answer.add(INFO | 10004, "Tie breaker marked for deletion")
-    quorum.settle(answer, one)
+    quorum.settle(cluster, answer, one)
     answer.add(DELETED, f"Node: {node}, Resource: {one.name} marked for deletion.", details="marked")
     clean_up(cluster, answer, owner)
     if tie is not None:

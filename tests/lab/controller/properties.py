@@ -31,6 +31,9 @@ def table(version: Version, kind: str) -> dict[str, Any]:
     tables = _tables()
     known = [name for name in tables if int(name.split(".")[1]) <= int(version.name.split(".")[1])]
     found: dict[str, Any] = tables[known[-1] if known else min(tables)][kind]
+    if kind == "defaults" and not version.has("auto_quorum_deprecated"):
+        # A database is made with it (Migration_2019_10_01_AutoQuorumAndTieBreaker); the recorded one had lost it.
+        return {**found, "DrbdOptions/auto-quorum": "io-error"}
     return found
 
 

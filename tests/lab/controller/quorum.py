@@ -11,9 +11,10 @@ from typing import Optional
 
 from .answers import CREATED, INFO, RESOURCE, WARN, Answer
 from .cluster import DISKLESS_POOL, Cluster, Definition, Resource, Volume
-from .drbd_kernel import QUORUM, under_drbd
+from .drbd_kernel import ON_NO_QUORUM, QUORUM, under_drbd
 
 TIEBREAKER = "DrbdOptions/auto-add-quorum-tiebreaker"
+AUTO = "DrbdOptions/auto-quorum"
 SET_BY = "Internal/Drbd/QuorumSetBy"
 VERIFY = "DrbdOptions/auto-verify-alg"
 
@@ -101,8 +102,11 @@ def new_diskless(one: Definition, node: str) -> Resource:
     return made
 
 
-def settle(answer: Answer, one: Definition) -> None:
+def settle(cluster: Cluster, answer: Answer, one: Definition) -> None:
     """Set or take away quorum, unless a user set it by hand."""
+    if not cluster.version.has("auto_quorum_deprecated"):
+        _settle_both(cluster, answer, one)
+        return
     present = one.props.get(QUORUM)
     if one.props.get(SET_BY) == "user":
         return
@@ -118,6 +122,25 @@ def settle(answer: Answer, one: Definition) -> None:
                                  "resources for quorum")
     elif one.resources or present:
         one.props[QUORUM] = "off"
+
+
+def _settle_both(cluster: Cluster, answer: Answer, one: Definition) -> None:
+    """Set or take away quorum and on-no-quorum, whoever set them before: LINSTOR up to 1.30, after each change."""
+    wanted = cluster.effective(one, AUTO)
+    if wanted in (None, "disabled"):
+        return
+    told = "Resource-definition property '{}' updated from undefined to '{}' by auto-quorum"
+    if votes(one).can_have_quorum():
+        for key, value in ((QUORUM, "majority"), (ON_NO_QUORUM, wanted)):
+            if one.props.get(key) != value:
+                answer.add(INFO | 10002, told.format(key, value))
+            one.props[key] = value
+        return
+    for key, value in ((QUORUM, one.props.get(QUORUM, "off")), (ON_NO_QUORUM, one.props.pop(ON_NO_QUORUM, "off"))):
+        if value != "off":
+            answer.add(INFO | 10005, f"Resource-definition property '{key}' was removed as there are not enough "
+                                     "resources for quorum")
+    one.props[QUORUM] = "off"
 
 
 def choose_verify_algorithm(answer: Answer, one: Definition) -> None:
