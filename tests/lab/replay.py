@@ -21,10 +21,11 @@ from lab.hosts import Hosts, LabUnavailable, LoopVolumes, account, isolation, ke
 from lab.oned.recordings import Call, Recording, read_recording, recordings
 from lab.opennebula.frontend import REPOSITORY
 from lab.opennebula.interpreter import open_the_way
-from lab.replaying import effects, facts
+from lab.replaying import effects, facts, lifecycle
 from lab.replaying.case import Case
 from lab.replaying.judge import RULES, failed_cleanly, succeeded
 from lab.replaying.needs import Needs
+from lab.replaying.outage import dead
 from lab.replaying.refusals import injected, must_fail
 from lab.replaying.world import World
 
@@ -66,17 +67,20 @@ class Lab:
         """Replay one recording from its start."""
         with World(recording, self.hosts, self.volumes, self.linstor_version) as world:
             needs = Needs(world, recording)
-            return [self._call(world, needs, call) for call in recording.calls]
+            return [self._call(world, needs, call) for call in nested_first(recording.calls)]
 
     def _call(self, world: World, needs: Needs, call: Call) -> Verdict:
         if call.vm_document:
             world.documents.put(call.vm_document)
+        lifecycle.settle(world, call)
         needs.prepare(call)
         if not self._judged(call):
             effects.emulate(world, call)
-            return Verdict(call.seq, call.script, NOT_OURS)
+            stuck = lifecycle.follow(world, call)
+            return Verdict(call.seq, call.script, WRONG if stuck else NOT_OURS, 0.0, stuck)
         if not (REPOSITORY / call.script).exists():
             effects.emulate(world, call)
+            lifecycle.follow(world, call)
             return Verdict(call.seq, call.script, WRONG, 0.0, ["not yet: there is no such script"])
         started = time.monotonic()
         complaints = judged(world, call)
@@ -102,14 +106,26 @@ def judged(world: World, call: Call) -> list[str]:
         world.learn(facts.datastore_of(call))
     before = world.snapshot()
     reason = must_fail(world, call, before)
-    with injected(world, call, before) as broken:
+    with dead(world, facts.dead_host(call)) as contact, injected(world, call, before) as broken:
         outcome = world.oned.finish(world.oned.recorded(call.script, call.argv, call.stdin), CALL_SECONDS)
-    case = Case(world, call, before, world.snapshot(), outcome, [])
+    case = Case(world, call, before, world.snapshot(), outcome, contact)
     if reason or broken:
         failed_cleanly(case, reason or broken)
+        if call.action == "premigrate":
+            world.owed_premigrate[call.vm_id or 0] = call
     else:
         succeeded(case)
+    world.guests.guard()
     return case.wrong
+
+
+def nested_first(calls: list[Call]) -> list[Call]:
+    """Return the calls in the order of their work: another driver's postmigrate removes after it called ours."""
+    ordered = list(calls)
+    for place, (outer, inner) in enumerate(zip(calls, calls[1:])):
+        if outer.action == inner.action == "postmigrate" and facts.caller(inner) == outer.driver:
+            ordered[place:place + 2] = inner, outer
+    return ordered
 
 
 _lab: Union[Lab, LabUnavailable, None] = None

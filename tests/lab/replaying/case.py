@@ -74,6 +74,53 @@ def holds_content(case: Case, name: str, content: Optional[str]) -> None:
     case.world.known[name] = found
 
 
+AS_THEY_WERE = ("size", "replicas", "snapshots", "flags", "dual")
+
+
+def kept(case: Case, name: str, fields: Collection[str] = AS_THEY_WERE) -> Optional[Definition]:
+    """Check that a definition is there and that some of its fields are as they were; returns it as it is now.
+
+    What a lost migration left may be taken back by any action: two primaries allowed, and marks that tell of it.
+    """
+    before, after = case.before.definitions[name], case.after.definitions.get(name)
+    if not case.unless(after, f"{name} is gone") or after is None:
+        return None
+    for field in fields:
+        was, now = getattr(before, field), getattr(after, field)
+        taken_back = field == "dual" and name in case.world.lost and now < was
+        case.unless(was == now or taken_back, f"{field} of {name} changed from {_words(was)} to {_words(now)}")
+    return after
+
+
+def _words(value: object) -> str:
+    return str(sorted(value)) if isinstance(value, frozenset) else str(value)
+
+
+def attached_to(case: Case, name: str, expected: Collection[str], free: Collection[str] = ()) -> None:
+    """Check the nodes without data where a volume is attached, except those that are `free` to have it or not.
+
+    A lost migration's attachments may have been given back.
+    """
+    after, wanted = case.after.definitions.get(name), frozenset(expected) - frozenset(free)
+    spare = case.world.lost.get(name, frozenset())
+    right = after is None or wanted - spare <= after.attached - frozenset(free) <= wanted
+    case.unless(right, f"{name} is attached on {after and sorted(after.attached)}, not {sorted(wanted)}")
+
+
+def let_go_of(case: Case, name: str, host: str, own: Collection[str], free: Collection[str] = ()) -> None:
+    """Check that a host has a volume no more, unless another VM there uses it; attachments elsewhere stay.
+
+    `free` are hosts that may have it or not.
+    `own` are the paths of the VM's own links. A link in a directory that all hosts see does not tell where it is used.
+    """
+    before = case.before.definitions[name].attached
+    others = [path for path in case.before.links_to(host, name) if path not in own]
+    if any(len(case.world.everywhere(host, path)) == 1 for path in others):
+        attached_to(case, name, before, free)
+    else:
+        attached_to(case, name, before - {host}, [*free, host] if others else free)
+
+
 def still(case: Case, name: str) -> None:
     """A volume that was only read has the bytes it had."""
     case.unless(case.world.linstor.fingerprint(name) == case.world.known.get(name), f"the bytes of {name} changed")

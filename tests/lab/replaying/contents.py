@@ -58,6 +58,14 @@ def write_pattern(path: Path, size: int, seed: str) -> None:
             file.write(source.randbytes(min(65536, size - offset)))
 
 
+def write_once(path: Path, number: int) -> None:
+    """Write a block that no other write of another number makes, at a place that the number chooses."""
+    with open(path, "r+b") as file:
+        blocks = file.seek(0, os.SEEK_END) // BLOCK
+        file.seek(number * 7919 % blocks * BLOCK)
+        file.write(random.Random(number).randbytes(BLOCK))
+
+
 def copy(source: Path, target: Path) -> None:
     """Write the blocks of `source` that are not zero to the same places of `target`, which reads as zeroes."""
     with open(target, "r+b") as file:

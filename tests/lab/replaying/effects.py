@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Callable
 
 from lab.oned.recordings import Call
 from lab.replaying import facts
-from lab.replaying.facts import Disk, Place, Vm, definition_of
+from lab.replaying.facts import Disk, Place, definition_of
 from lab.replaying.world import World
 
 
@@ -21,6 +22,11 @@ def emulate(world: World, call: Call) -> None:
         _OURS[action](world, call)
     elif call.kind == "tm" and action in _OTHERS:
         _OTHERS[action](world, call)
+
+
+def go_on(world: World, call: Call) -> None:
+    """Do the work of a premigrate that did not, although the recorded migration went on."""
+    _premigrate(world, call)
 
 
 def _disk(call: Call, spot: Place) -> Disk:
@@ -75,20 +81,16 @@ def _replace_directory(world: World, source: Place, target: Place) -> None:
         shutil.rmtree(here)
 
 
-def _linstor_disks(vm: Vm) -> list[Disk]:
-    return [disk for disk in vm.disks.values() if disk.tm_mad == "linstor_un" and disk.definition]
-
-
 def _premigrate(world: World, call: Call) -> None:
     vm, spots = facts.vm_of(call.vm_document), facts.places(call)
     if not vm or len(spots) < 2:
         return
     source, target = spots[:2]
-    for disk in _linstor_disks(vm):
+    for disk in vm.on_linstor():
         if disk.definition in world.linstor.definitions():
             world.attach(disk.definition, target.host)
             world.link(target.host, f"{target.path}/disk.{disk.number}", disk.definition)
-    if len(call.argv) < 6:
+    if not facts.caller(call):
         _copy_files(world, source, target)
 
 
@@ -97,7 +99,8 @@ def _copy_files(world: World, source: Place, target: Place) -> None:
     if here.is_dir() and not world.same_directory(source, target):
         world.make_directory(target.host, target.path)
         for entry in here.iterdir():
-            if not entry.is_symlink() and not (there / entry.name).exists():
+            of_ours = entry.is_symlink() and os.readlink(entry).startswith("/dev/")
+            if not of_ours and not (there / entry.name).exists():
                 world.copy(entry, there / entry.name)
 
 
@@ -105,7 +108,7 @@ def _release(world: World, call: Call, loser: int, keeper: int) -> None:
     vm, spots = facts.vm_of(call.vm_document), facts.places(call)
     if not vm or len(spots) < 2 or spots[0].host == spots[1].host:
         return
-    for disk in _linstor_disks(vm):
+    for disk in vm.on_linstor():
         world.detach(disk.definition, spots[loser].host)
     if not world.same_directory(spots[loser], spots[keeper]):
         shutil.rmtree(world.host_path(spots[loser].host, spots[loser].path), ignore_errors=True)
@@ -169,7 +172,7 @@ def _other_postmigrate(world: World, call: Call) -> None:
 
 _OURS: dict[str, Callable[[World, Call], None]] = {
     "mv": _mv,
-    "premigrate": _premigrate,
+    "premigrate": lambda world, call: world.owed_premigrate.update({call.vm_id or 0: call}),
     "postmigrate": lambda world, call: _release(world, call, 0, 1),
     "failmigrate": lambda world, call: _release(world, call, 1, 0),
     "cpds": _cpds,

@@ -11,6 +11,10 @@ from lxml import etree
 
 from lab.oned.recordings import Call
 
+LINSTOR_UN = "linstor_un"
+_MIGRATION = ("premigrate", "postmigrate", "failmigrate")
+_DEAD_SOURCE = (60, 61)
+"""LCM_STATE PROLOG_MIGRATE_UNKNOWN and its failure: the host that the VM is moved from is dead."""
 _SOURCE = re.compile(r"/dev/drbd/by-res/([^/]+)/0$")
 _PLACE = re.compile(r"(?P<host>[^:]+):(?P<path>/.*/datastores/+(?P<ds>\d+)/+(?P<vm>\d+)(?:/+(?P<file>[^/]+))?)$")
 FILE_TYPES = ("3", "4", "5")
@@ -55,9 +59,20 @@ def place(word: str) -> Optional[Place]:
 def places(call: Call) -> list[Place]:
     """Return the VM directories and disks among the arguments, in order; premigrate has hosts and directory apart."""
     found = [spot for spot in map(place, call.argv) if spot]
-    if call.action in ("premigrate", "postmigrate", "failmigrate"):
+    if call.action in _MIGRATION:
         found = [spot for host in call.argv[:2] for spot in [place(f"{host}:{call.argv[2]}")] if spot]
     return found
+
+
+def caller(call: Call) -> str:
+    """Return the transfer driver that calls ours for its VM, "" when oned does; before 5.10 the VM is an argument."""
+    return "".join(call.argv[5:6] if call.stdin.strip() else call.argv[6:7])
+
+
+def dead_host(call: Call) -> str:
+    """Return the host that a move leaves because it is dead, "" when none is."""
+    moves = call.kind == "tm" and call.action.partition(".")[0] == "mv" and call.vm_lcm_state in _DEAD_SOURCE
+    return places(call)[0].host if moves else ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +93,8 @@ class Disk:
     kind: str
     fs: str
     tm_mad: str
+    written: bool = True
+    """Whether the guest opens it for writing: not a CDROM, not READONLY."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +105,10 @@ class Vm:
     hosts: list[str]
     datastore: int
     disks: dict[int, Disk]
+
+    def on_linstor(self) -> list[Disk]:
+        """Return the disks that our driver is responsible for."""
+        return [disk for disk in self.disks.values() if disk.tm_mad == LINSTOR_UN and disk.definition]
 
 
 def vm_of(document: Optional[str]) -> Optional[Vm]:
@@ -116,6 +137,7 @@ def _disk(vm: int, item: etree._Element) -> Disk:
         item.findtext("SAVE", "") == "YES" and item.findtext("TYPE", "") != "CDROM", size, source,
         int(image) if image else None, _number(item.findtext("ORIGINAL_SIZE")) or size, item.findtext("TYPE", ""),
         item.findtext("FS", ""), item.findtext("TM_MAD", ""),
+        item.findtext("TYPE", "") != "CDROM" and item.findtext("READONLY", "").upper() != "YES",
     )
 
 
@@ -132,6 +154,8 @@ class Image:
     kind: str
     hashes: dict[str, str]
     snapshots: list[int]
+    target: Optional[int] = None
+    """TARGET_SNAPSHOT of the snapshot actions."""
 
     @property
     def save_as(self) -> bool:
@@ -159,7 +183,7 @@ def image_of(call: Call) -> Image:
     """Read IMAGE of a datastore action."""
     item = payload(call).find("IMAGE")
     assert item is not None
-    number = item.findtext("ID", "")
+    number, target = item.findtext("ID", ""), item.findtext("TARGET_SNAPSHOT", "")
     fs = item.findtext("FS") or item.findtext("FSTYPE") or ""
     names = {"MD5", "SHA1"}
     hashes = {name: value for name in names for value in [item.findtext(f"TEMPLATE/{name}", "")] if value}
@@ -167,6 +191,7 @@ def image_of(call: Call) -> Image:
         int(number) if number else None, item.findtext("PATH", ""), item.findtext("SOURCE", ""),
         _number(item.findtext("SIZE")), item.findtext("FORMAT", ""), fs, item.findtext("TYPE", ""), hashes,
         [int(snapshot.findtext("ID", "0")) for snapshot in item.findall("SNAPSHOTS/SNAPSHOT")],
+        int(target) if target else None,
     )
 
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from lab.replaying import disk_rules, image_rules
+from lab.replaying import (
+    disk_rules,
+    image_rules,
+    migration_rules,
+    moving_rules,
+    snapshot_rules,
+    volume_rules,
+)
 from lab.replaying.case import Case, plain_lines
 from lab.replaying.snapshot import Snapshot
 
@@ -16,7 +23,9 @@ def failed_cleanly(case: Case, reason: str) -> None:
     """Judge a call that had to fail: a code that says nothing is left, one sentence, nothing changed."""
     if not case.unless(not case.outcome.success, f"succeeded although {reason}"):
         return
-    case.unless(case.outcome.code in (1, 2), f"exit code {case.outcome.code}, not 1 or 2: {case.outcome.stderr[-800:]}")
+    ends_migration = case.call.action in ("postmigrate", "failmigrate")
+    codes = (1, 2, 3) if ends_migration else (1, 2)
+    case.unless(case.outcome.code in codes, f"exit code {case.outcome.code}, not {codes}: {case.outcome.stderr[-800:]}")
     case.unless(not case.outcome.stdout, f"printed {case.outcome.stdout[:80]!r} and failed")
     sentences = plain_lines(case.outcome.stderr)
     case.unless(len(sentences) == 1, f"{len(sentences)} user sentences instead of one: {sentences}")
@@ -25,7 +34,11 @@ def failed_cleanly(case: Case, reason: str) -> None:
     case.unless(bool(sentences) and sentences[0] in message, f"the user would read {message!r}, not {sentences}")
     if case.call.action in ("rm", "delete"):
         case.after = _without_deletion_marks(case.after)
-    case.nothing_else_changed()
+    if ends_migration:
+        migration_rules.half_done(case)
+    else:
+        case.after = migration_rules.taken_back(case)
+        case.nothing_else_changed()
 
 
 def _without_deletion_marks(moment: Snapshot) -> Snapshot:
@@ -50,5 +63,12 @@ RULES: dict[tuple[str, str], Callable[[Case], None]] = {
     ("ds", "clone"): image_rules.clone, ("ds", "rm"): image_rules.rm, ("ds", "monitor"): image_rules.monitor,
     ("tm", "clone"): disk_rules.clone, ("tm", "ln"): disk_rules.ln, ("tm", "mkimage"): disk_rules.mkimage,
     ("tm", "mkswap"): disk_rules.mkswap, ("tm", "context"): disk_rules.context, ("tm", "delete"): disk_rules.delete,
-    ("tm", "mvds"): disk_rules.mvds, ("tm", "monitor"): image_rules.monitor,
+    ("tm", "mvds"): disk_rules.mvds, ("tm", "monitor"): image_rules.monitor, ("tm", "mv"): moving_rules.mv,
+    ("tm", "premigrate"): migration_rules.premigrate, ("tm", "postmigrate"): migration_rules.postmigrate,
+    ("tm", "failmigrate"): migration_rules.failmigrate,
+    ("tm", "snap_create"): snapshot_rules.snap_create, ("tm", "snap_create_live"): snapshot_rules.snap_create,
+    ("tm", "snap_delete"): snapshot_rules.snap_delete, ("tm", "snap_revert"): snapshot_rules.snap_revert,
+    ("ds", "snap_delete"): snapshot_rules.snap_delete, ("ds", "snap_revert"): snapshot_rules.snap_revert,
+    ("ds", "snap_flatten"): snapshot_rules.snap_flatten,
+    ("tm", "resize"): volume_rules.resize, ("tm", "cpds"): volume_rules.cpds, ("ds", "export"): volume_rules.export,
 }

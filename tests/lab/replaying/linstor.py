@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Optional
 
 from lab.controller.cluster import Cluster, Group
+from lab.controller.drbd_kernel import TWO_PRIMARIES
 from lab.controller.faults import Fault
 from lab.controller.router import respond
 from lab.controller.server import Controller
@@ -23,6 +25,7 @@ PLACE_COUNT = 2
 """Replicas that every resource group of the lab asks for."""
 POOL_KIB = 200 << 20
 _DEFAULT_POOL = "data"
+_DEFAULT_STACK = ["DRBD", "STORAGE"]
 _ERROR_UNKNOWN = -(1 << 62) | 999
 
 
@@ -107,7 +110,36 @@ class Linstor:
             frozenset(r.node for r in resources if r.diskless),
             frozenset(snapshot.name for snapshot in item.snapshots.values()),
             frozenset(item.flags),
+            frozenset(self._dual(item)),
+            frozenset(r.node for r in item.resources.values() if "TIE_BREAKER" in r.flags),
         )
+
+    def _dual(self, item: Any) -> Iterator[str]:
+        """Yield the pairs of nodes that may both be primary, by LINSTOR's properties or in DRBD itself."""
+        inherited = self.cluster.effective(item, TWO_PRIMARIES)
+        for first, second in itertools.combinations(sorted(item.resources), 2):
+            value = item.pairs.get((first, second), {}).get(TWO_PRIMARIES, inherited)
+            one, other = item.resources[first], item.resources[second]
+            if (value or "no") in ("yes", "true") or second in one.two_primaries or first in other.two_primaries:
+                yield f"{one.node} {other.node}"
+
+    def snapshot_missing(self, name: str, snapshot: str) -> str:
+        """Return what keeps a snapshot from being one of every replica, "" when nothing does."""
+        definition = self.cluster.definition(name)
+        found = definition.snapshots.get(snapshot.upper()) if definition else None
+        if definition is None or found is None:
+            return "does not exist"
+        lacking = [r.node for key, r in definition.resources.items() if not r.diskless and key not in found.taken]
+        if lacking:
+            return f"was not taken on {lacking}"
+        return "" if "SUCCESSFUL" in found.flags else f"has the flags {found.flags}"
+
+    def stack_trouble(self, name: str) -> str:
+        """Return what a new resource of a definition would have below it that its others have not, "" for nothing."""
+        definition = self.cluster.definition(name)
+        known = definition.layers or _DEFAULT_STACK if definition else []
+        stacks = definition.stacks() if definition else []
+        return "" if stacks in ([], [known]) else f"has the stacks {stacks}, a new resource gets {known}"
 
     def path(self, name: str) -> Path:
         """Return the file that holds the bytes all replicas share, with all that was written to devices in it."""

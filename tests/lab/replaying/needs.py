@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import urllib.parse
 from pathlib import Path
 from typing import Optional
 
+from lab.hosts import account
 from lab.oned.recordings import Call, Recording
-from lab.replaying import contents, facts
+from lab.replaying import contents, facts, lifecycle
 from lab.replaying.facts import Disk, Place, Vm
 from lab.replaying.world import World
 
 _MAKING = ("clone", "ln", "mkimage", "mkswap")
 _DEFAULT_MIB = 64
+_BELONGINGS = {
+    "vm.xml": 0o644, "deployment.0": 0o644, "nvram.fd": 0o600, "tpm/tpm2/tpm2-00.permall": 0o600, "snap-1.xml": 0o644,
+    "kernel": 0o644, "disk.77": 0o660, "notes of the admin": 0o644, ".hidden": 0o644,
+}
+"""What a VM's directory holds beside our links, by its mode: of oned, libvirt, other drivers and people."""
+_CONTENT_MATTERS = ("snap_create", "snap_create_live", "snap_revert", "snap_flatten", "cpds")
 _PACKED = {".gz": ["gzip", "-c"], ".bz2": ["bzip2", "-c"], ".xz": ["xz", "-0c"]}
 
 
@@ -26,6 +34,7 @@ class Needs:
         self._images: set[str] = set()
         self._vms: set[int] = set()
         self._paths: set[str] = set()
+        self._furnished: set[int] = set()
         self._sizes = _image_sizes(recording)
 
     def prepare(self, call: Call) -> None:
@@ -37,6 +46,8 @@ class Needs:
             self._for_vm(call, vm)
         if call.action == "context":
             self._context_files(call)
+        if call.driver == facts.LINSTOR_UN and call.action in _CONTENT_MATTERS:
+            self._world.scribble(_definition(call, vm))
 
     def _for_datastore_action(self, call: Call) -> None:
         if call.action == "monitor":
@@ -63,6 +74,9 @@ class Needs:
                 for disk in vm.disks.values():
                     if not self._made_later(vm, disk):
                         self._vm_disk(vm, disk, spots[0])
+                lifecycle.already_running(self._world, call, vm)
+        if call.kind == "tm" and call.driver == facts.LINSTOR_UN and call.action in ("mv", "premigrate"):
+            self._belongings(call, vm)
 
     def _made_later(self, vm: Vm, disk: Disk) -> bool:
         """Say whether a call of this recording makes the disk: then it is not there before."""
@@ -78,8 +92,10 @@ class Needs:
             size = max(size, self._sizes.get(definition, 0)) or _DEFAULT_MIB
             self._world.make_volume(definition, size, pattern=definition)
             for number in snapshots or []:
+                self._world.scribble(definition)
                 self._world.linstor.rest("POST", f"/v1/resource-definitions/{definition}/snapshots",
                                          {"name": f"snapshot-{number}"})
+                self._world.remember_snapshot(definition, number)
 
     def _vm_disk(self, vm: Vm, disk: Disk, spot: Place) -> None:
         """Make a disk as an earlier prolog had left it: volume, attachment and link on the host of `spot`."""
@@ -91,6 +107,26 @@ class Needs:
             self._world.make_volume(disk.definition, size, pattern=disk.definition, marks=marks)
         self._world.attach(disk.definition, spot.host)
         self._world.link(spot.host, f"{spot.directory}/disk.{disk.number}", disk.definition)
+
+    def _belongings(self, call: Call, vm: Vm) -> None:
+        """Put into the directory, once, what others keep there and what has to be carried along with it."""
+        source, target = facts.places(call)[:2]
+        directory = source.directory
+        host = self._world.host_path(source.host, directory)
+        ours = {self._world.tm_mad(spot.datastore) for spot in (source, target)} == {facts.LINSTOR_UN}
+        if vm.number in self._furnished or not ours or not host.is_dir():
+            return
+        self._furnished.add(vm.number)
+        for name, mode in _BELONGINGS.items():
+            if not (host / name).exists():
+                text = f"{name} of VM {vm.number}\n".encode()
+                self._world.write_file(source.host, f"{directory}/{name}", text, mode)
+        saved = any(other.vm_id == vm.number and other.action == "save_linstor_un" for other in self._calls)
+        if not saved:
+            self._world.write_file(source.host, f"{directory}/checkpoint", b"memory" * 1000, 0o600)
+        link = host / "current"
+        link.symlink_to("vm.xml")
+        os.chown(link, account.UID, account.GID, follow_symlinks=False)
 
     def _context_files(self, call: Call) -> None:
         for word in call.argv[:-3]:
@@ -123,6 +159,14 @@ class Needs:
                 if image.path == path and call.action == "cp" and image.size:
                     return image.size
         return _DEFAULT_MIB
+
+
+def _definition(call: Call, vm: Optional[Vm]) -> str:
+    """Return the definition that a snapshot or copy action is about."""
+    if call.kind == "ds":
+        return facts.definition_of(facts.image_of(call).source)
+    disk = vm.disks.get(facts.places(call)[0].disk or 0) if vm else None
+    return disk.definition if disk else ""
 
 
 def _image_sizes(recording: Recording) -> dict[str, int]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lab.oned.recordings import Call
@@ -15,7 +16,10 @@ from lab.replaying import facts
 from lab.replaying.snapshot import Snapshot
 from lab.replaying.world import World
 
+_Break = Callable[[World, Call, Snapshot], "contextlib.AbstractContextManager[str]"]
 # The definition itself may be created, so that the driver has something to take back.
+_SNAPSHOT_ACTIONS = [("tm", "snap_create"), ("tm", "snap_create_live"), ("tm", "snap_revert"), ("tm", "cpds"),
+                     ("ds", "snap_revert"), ("ds", "snap_flatten")]
 _PLACING = r"/(autoplace|make-available|spawn|clone)$|/resources(/[^/]+)?$|/snapshot-restore"
 
 
@@ -29,6 +33,10 @@ def must_fail(world: World, call: Call, before: Snapshot) -> str:
         ("tm", "mkimage"): lambda: _bad_volatile(call),
         ("tm", "clone"): lambda: _bad_disk(call, before),
         ("tm", "ln"): lambda: _bad_disk(call, before),
+        ("tm", "mv"): lambda: _never_made(world, call, before),
+        **dict.fromkeys(_SNAPSHOT_ACTIONS, lambda: _no_snapshot(call, before)),
+        ("tm", "resize"): lambda: _no_growth(call, before),
+        ("ds", "export"): lambda: _missing(facts.definition_of(facts.image_of(call).source), before),
     }
     rule = rules.get((call.kind, call.action))
     return rule() if rule else ""
@@ -39,6 +47,43 @@ def _bad_disk(call: Call, before: Snapshot) -> str:
     if spot.disk is None:
         return f"{spot.path} is no disk.N: a kernel or ramdisk cannot be a block device"
     return _missing(facts.definition_of(call.argv[0]), before)
+
+
+def _never_made(world: World, call: Call, before: Snapshot) -> str:
+    """A disk whose clone had to fail cannot be moved; a plain file of another driver can."""
+    spot, vm = facts.places(call)[0], facts.vm_of(call.vm_document)
+    disk = vm.disks.get(spot.disk) if vm and spot.disk is not None else None
+    if disk is None or disk.tm_mad != facts.LINSTOR_UN or (spot.host, spot.path) in before.files:
+        return ""
+    return _missing(disk.definition, before)
+
+
+def _no_snapshot(call: Call, before: Snapshot) -> str:
+    """Without its volume, or without the snapshot it names, a snapshot cannot be taken, gone back to or copied."""
+    if call.kind == "ds":
+        image = facts.image_of(call)
+        definition, number = facts.definition_of(image.source), image.target
+    else:
+        definition = _disk_definition(call)
+        number = {"snap_revert": 1, "cpds": 2}.get(call.action, 0)
+        number = int(call.argv[number]) if number else -1
+    known = before.definitions.get(definition)
+    if known is None or number is None or number < 0:
+        return _missing(definition, before)
+    return "" if f"snapshot-{number}" in known.snapshots else f"snapshot {number} of {definition} does not exist"
+
+
+def _no_growth(call: Call, before: Snapshot) -> str:
+    known, wanted = before.definitions.get(_disk_definition(call)), int(call.argv[1])
+    if known is None:
+        return _missing(_disk_definition(call), before)
+    return f"the volume has {known.size} KiB, more than {wanted} MiB" if known.size > wanted << 10 else ""
+
+
+def _disk_definition(call: Call) -> str:
+    spot, vm = facts.places(call)[0], facts.vm_of(call.vm_document)
+    disk = vm.disks.get(spot.disk) if vm and spot.disk is not None else None
+    return disk.definition if disk else ""
 
 
 def _bad_filesystem(call: Call) -> str:
@@ -85,25 +130,110 @@ def injected(world: World, call: Call, before: Snapshot) -> Iterator[str]:
 
     Yields what was broken, "" when the recorded call succeeded or when it takes nothing that could be broken.
     """
-    if not call.failure_injected:
+    saves_as = call.kind == "ds" and call.action == "mkfs" and facts.image_of(call).save_as
+    if not call.failure_injected or saves_as:
         yield ""
-    elif call.kind == "ds" and call.action == "stat":
-        with world.sources.withdrawn(facts.image_of(call).path):
-            yield "the source is not there"
-    elif call.kind == "ds" and call.action == "mkfs" and facts.image_of(call).save_as:
+        return
+    with _BREAKS.get(call.action, _held_open)(world, call, before) as sentence:
+        yield sentence
+
+
+@contextlib.contextmanager
+def _no_source(world: World, call: Call, before: Snapshot) -> Iterator[str]:
+    with world.sources.withdrawn(facts.image_of(call).path):
+        yield "the source is not there"
+
+
+@contextlib.contextmanager
+def _no_placement(world: World, call: Call, before: Snapshot) -> Iterator[str]:
+    with world.linstor.refusing("POST|PUT", _PLACING):
+        yield "the controller places nothing"
+
+
+def _refused(methods: str, path: str) -> _Break:
+    """Let the controller refuse one kind of request."""
+
+    @contextlib.contextmanager
+    def breaking(world: World, call: Call, before: Snapshot) -> Iterator[str]:
+        with world.linstor.refusing(methods, path):
+            yield f"the controller refuses {methods} of {path}"
+
+    return breaking
+
+
+@contextlib.contextmanager
+def _no_controller(world: World, call: Call, before: Snapshot) -> Iterator[str]:
+    with world.linstor.refusing(".*", "."):
+        yield "the controller answers every request with an error"
+
+
+@contextlib.contextmanager
+def _no_context(world: World, call: Call, before: Snapshot) -> Iterator[str]:
+    with _hidden(Path(call.argv[0])):
+        yield f"{call.argv[0]} is not there"
+
+
+@contextlib.contextmanager
+def _one_disk_refused(world: World, call: Call, before: Snapshot) -> Iterator[str]:
+    """Let the controller change nothing of the last disk that a guest writes to, so that others are to be undone."""
+    vm = facts.vm_of(call.vm_document)
+    disks = [disk for disk in vm.on_linstor() if disk.written and disk.definition in before.definitions] if vm else []
+    spots = facts.places(call)
+    if not disks or spots[0].host == spots[1].host:
         yield ""
-    elif call.action in ("cp", "mkfs", "clone", "ln", "mkimage", "mkswap"):
-        with world.linstor.refusing("POST|PUT", _PLACING):
-            yield "the controller places nothing"
-    elif call.action == "monitor":
-        with world.linstor.refusing("GET|POST", "."):
-            yield "the controller answers every request with an error"
-    elif call.action == "context":
-        with _hidden(Path(call.argv[0])):
-            yield f"{call.argv[0]} is not there"
+        return
+    with world.linstor.refusing("POST|PUT", f"/{disks[-1].definition}(/|$)"):
+        yield f"the controller changes nothing of {disks[-1].definition}"
+
+
+@contextlib.contextmanager
+def _open_at_loser(world: World, call: Call, before: Snapshot) -> Iterator[str]:
+    """Hold a disk open on the host that the guest is not on when its migration has ended."""
+    vm, spots = facts.vm_of(call.vm_document), facts.places(call)
+    loser = spots[0 if call.action == "postmigrate" else 1].host
+    disks = [disk.definition for disk in vm.on_linstor() if disk.written] if vm else []
+    held = [name for name in disks if name in before.definitions and loser in before.definitions[name].nodes]
+    if not held or spots[0].host == spots[1].host:
+        yield ""
+        return
+    with world.open(held[-1], loser):
+        yield f"{held[-1]} is open on {loser}"
+
+
+@contextlib.contextmanager
+def _stuck(world: World, call: Call, before: Snapshot) -> Iterator[str]:
+    """Let a move fail: the source's device is open; from the front-end no change is possible; a directory cannot go."""
+    source, target = facts.places(call)[:2]
+    if source.disk is None:
+        breaking = _no_room(world, target) if (source.host, source.path) in before.files else contextlib.nullcontext("")
+    elif source.host != target.host and _lent_to(call, source, before):
+        breaking = _held_open(world, call, before)
     else:
-        with _held_open(world, call, before) as sentence:
-            yield sentence
+        breaking = _no_controller(world, call, before)
+    with breaking as sentence:
+        yield sentence
+
+
+def _lent_to(call: Call, spot: facts.Place, before: Snapshot) -> bool:
+    """Say whether a host has a disk without a replica, so that it can be refused to give it back."""
+    vm = facts.vm_of(call.vm_document)
+    disk = vm.disks.get(spot.disk or 0) if vm else None
+    known = before.definitions.get(disk.definition) if disk else None
+    return known is not None and spot.host in known.attached
+
+
+@contextlib.contextmanager
+def _no_room(world: World, target: facts.Place) -> Iterator[str]:
+    """Let nobody make a directory where the VM's is to go."""
+    parent = target.path.rpartition("/")[0]
+    world.make_directory(target.host, parent)
+    path = world.host_path(target.host, parent)
+    owner = path.stat()
+    os.chown(path, 0, 0)
+    try:
+        yield f"{parent} on {target.host} belongs to root"
+    finally:
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 @contextlib.contextmanager
@@ -120,8 +250,7 @@ def _held_open(world: World, call: Call, before: Snapshot) -> Iterator[str]:
     if known is None:
         yield ""
         return
-    nodes = known.replicas | known.attached
-    node = host if host in nodes else min(nodes)
+    node = host if host in known.nodes else min(known.nodes)
     with world.open(definition, node):
         yield f"{definition} is open on {node}"
 
@@ -134,3 +263,14 @@ def _hidden(path: Path) -> Iterator[None]:
         yield
     finally:
         aside.rename(path)
+
+
+_BREAKS: dict[str, _Break] = {
+    "stat": _no_source, "monitor": _no_controller, "context": _no_context,
+    **dict.fromkeys(("cp", "mkfs", "clone", "ln", "mkimage", "mkswap"), _no_placement),
+    "snap_create": _refused("POST", r"/snapshots$|/snapshot/multi$"),
+    "snap_create_live": _refused("POST", r"/snapshots$|/snapshot/multi$"),
+    "snap_delete": _refused("DELETE", "/snapshots/"), "resize": _refused("PUT", "/volume-definitions/"),
+    "cpds": _no_placement, "export": _no_controller,
+    "mv": _stuck, "premigrate": _one_disk_refused, "postmigrate": _open_at_loser, "failmigrate": _open_at_loser,
+}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Definition:
     """A resource definition as an operator sees it: size in KiB of volume 0, nodes with data and nodes without.
 
-    Tiebreakers are not listed: LINSTOR makes and drops them by itself.
+    `dual` are the pairs of nodes ("node1 node2") that may both write, as configured or as DRBD still has it.
+    Tiebreakers are told but not compared: LINSTOR makes and drops them by itself.
     """
 
     size: int
@@ -19,13 +20,20 @@ class Definition:
     attached: frozenset[str]
     snapshots: frozenset[str]
     flags: frozenset[str]
+    dual: frozenset[str] = frozenset()
+    tiebreakers: frozenset[str] = field(default=frozenset(), compare=False)
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        """The nodes where the device is there for a VM."""
+        return self.replicas | self.attached
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """All definitions by name, and all that lies below the watched directories by (host, path).
 
-    An entry is "directory", "link TARGET" or "file SIZE".
+    An entry is "directory", "link TARGET" or "file SIZE MODE", with a digest when the file is small.
     """
 
     definitions: Mapping[str, Definition]
@@ -33,8 +41,18 @@ class Snapshot:
 
     def links_to(self, host: str, definition: str) -> list[str]:
         """Return the paths on a host that are links to a definition's device."""
-        wanted = f"link /dev/drbd/by-res/{definition}/0"
-        return [path for (where, path), entry in self.files.items() if where == host and entry == wanted]
+        return [path for (where, path), entry in self.files.items() if where == host and entry == link_to(definition)]
+
+    def below(self, host: str, path: str) -> dict[str, str]:
+        """Return the entries below a directory of a host, by their path relative to it."""
+        start = path + "/"
+        return {place[len(start):]: entry for (where, place), entry in self.files.items()
+                if where == host and place.startswith(start)}
+
+
+def link_to(definition: str) -> str:
+    """Return the entry of a link to a definition's device."""
+    return f"link /dev/drbd/by-res/{definition}/0"
 
 
 def differences(
@@ -57,7 +75,7 @@ def differences(
 
 def _changes(old: Definition, new: Definition) -> str:
     parts = []
-    for name in ("size", "props", "replicas", "attached", "snapshots", "flags"):
+    for name in ("size", "props", "replicas", "attached", "snapshots", "flags", "dual"):
         was, now = getattr(old, name), getattr(new, name)
         if was != now:
             parts.append(f"{name} {_text(was)} -> {_text(now)}")

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
+import stat
+import subprocess
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
 from lab.hosts import Hosts, LoopVolumes, account, isolation
 from lab.oned.driver import Oned
-from lab.oned.recordings import Recording
+from lab.oned.recordings import Call, Recording
 from lab.oned.release import Release, release
 from lab.oned.store import Documents
 from lab.oned.xmlrpc import XmlRpc
 from lab.opennebula import install_frontend
 from lab.replaying import contents, facts
 from lab.replaying.facts import Datastore, Place
+from lab.replaying.guests import Guests
 from lab.replaying.linstor import Linstor, replica_count
-from lab.replaying.snapshot import Snapshot
+from lab.replaying.snapshot import Definition, Snapshot
 from lab.replaying.sources import Sources
 
 VAR = Path("/var/lib/one")
@@ -28,6 +33,22 @@ DATASTORES = "/var/lib/one/datastores"
 WATCHED = (DATASTORES, "/var/tmp", "/tmp")
 FRONTEND = "frontend"
 _SHARED = Path("/etc/lab-shared")
+_READ_WHOLE = 1 << 20
+"""Smaller files are told apart by their content."""
+
+
+@dataclass(frozen=True)
+class Migration:
+    """A live migration that has begun: from host to host, into a directory.
+
+    `before` are its definitions as they were, `there` says whether the directory was there already.
+    """
+
+    source: str
+    target: str
+    directory: str
+    before: Mapping[str, Definition]
+    there: bool
 
 
 class World:
@@ -48,6 +69,13 @@ class World:
         self.xmlrpc = XmlRpc(self.documents, recording.version)
         self.oned = Oned(self.release, self.frontend.remotes, hosts.frontend_env(), str(VAR), user=account.NAME)
         self.known: dict[str, str] = {}
+        self.snapped: dict[tuple[str, int], tuple[str, int]] = {}
+        """What snapshots hold, by definition and number: the fingerprint, and the size in KiB."""
+        self._writes = 0
+        self.guests = Guests(hosts, self.linstor.cluster, volumes)
+        self.migrations: dict[int, Migration] = {}
+        self.owed_premigrate: dict[int, Call] = {}
+        """Calls that did not do their work, should the recorded guest be migrated all the same."""
         self.source_fingerprints: dict[str, str] = {}
         self.source_sizes: dict[str, int] = {}
 
@@ -61,6 +89,7 @@ class World:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.guests.close()
         self.xmlrpc.stop()
         self.linstor.controller.stop()
         self.sources.close()
@@ -70,6 +99,11 @@ class World:
         for host in (*self.hosts.names, FRONTEND):
             self._clean(host)
         shutil.rmtree(self.work, ignore_errors=True)
+
+    @property
+    def lost(self) -> dict[str, frozenset[str]]:
+        """The definitions of migrations that have not ended, and their hosts: whoever comes next may tidy up there."""
+        return {name: frozenset((one.source, one.target)) for one in self.migrations.values() for name in one.before}
 
     # What the documents say
 
@@ -122,6 +156,19 @@ class World:
         self.linstor.remove(name)
         self.known.pop(name, None)
 
+    def scribble(self, name: str) -> None:
+        """Write something new into a volume, as its guest does between two calls."""
+        if name in self.linstor.definitions():
+            self._writes += 1
+            contents.write_once(self.linstor.path(name), self._writes)
+            self.known[name] = self.linstor.fingerprint(name)
+
+    def remember_snapshot(self, name: str, number: int) -> None:
+        """Note what a snapshot that was taken just now holds."""
+        definition = self.linstor.definitions().get(name)
+        if definition:
+            self.snapped[name, number] = self.known.get(name, ""), definition.size
+
     def signature(self, name: str) -> str:
         """Return the file system that a volume holds."""
         return contents.signature(self.linstor.path(name))
@@ -162,11 +209,12 @@ class World:
         with contextlib.suppress(FileNotFoundError):
             self.host_path(host, path).unlink()
 
-    def write_file(self, host: str, path: str, data: bytes) -> None:
+    def write_file(self, host: str, path: str, data: bytes, mode: int = 0o644) -> None:
         """Write a file of oneadmin's on a host."""
         self.make_directory(host, path.rsplit("/", 1)[0])
         target = self.host_path(host, path)
         target.write_bytes(data)
+        target.chmod(mode)
         os.chown(target, account.UID, account.GID)
 
     def write_frontend(self, path: str, data: bytes) -> None:
@@ -183,6 +231,9 @@ class World:
             shutil.copy2(source, target, follow_symlinks=False)
         else:
             shutil.copytree(source, target, symlinks=True)
+        for directory, names, files in os.walk(target):
+            for name in names + files:
+                os.chown(os.path.join(directory, name), account.UID, account.GID, follow_symlinks=False)
         os.chown(target, account.UID, account.GID, follow_symlinks=False)
 
     def same_directory(self, one: Place, other: Place) -> bool:
@@ -211,21 +262,27 @@ class World:
         """Return all (host, path) under which one file is seen: that of a shared datastore is seen on every host."""
         found = re.match(rf"{DATASTORES}/(\d+)", path)
         shared = found and self.tm_mad(int(found[1])) == "shared"
-        return [(name, path) for name in self.hosts.names] if shared and host != FRONTEND else [(host, path)]
+        return [(name, path) for name in (*self.hosts.names, FRONTEND)] if shared else [(host, path)]
 
     def _share(self, number: int) -> None:
-        """Let all hosts see one directory as the datastore's, as a cluster file system would."""
+        """Let all hosts and the front-end see one directory as the datastore's, as a cluster file system would."""
         common = _SHARED / str(number)
         account.own_directory(common)
-        for host in self.hosts.names:
+        for host in (*self.hosts.names, FRONTEND):
             self.make_directory(host, f"{DATASTORES}/{number}")
-            self.hosts.run(host, ["mount", "--bind", str(common), f"{DATASTORES}/{number}"], "root")
+            self._as_root(host, ["mount", "--bind", str(common), f"{DATASTORES}/{number}"])
+
+    def _as_root(self, host: str, command: list[str]) -> None:
+        if host == FRONTEND:
+            subprocess.run(command, check=True)
+        else:
+            self.hosts.run(host, command, "root")
 
     def _clean(self, host: str) -> None:
-        if host != FRONTEND:
-            for number in [entry.name for entry in self.host_path(host, DATASTORES).iterdir()]:
-                if (_SHARED / number).is_dir():
-                    self.hosts.run(host, ["umount", f"{DATASTORES}/{number}"], "root", check=False)
+        datastores = self.host_path(host, DATASTORES)
+        for number in [entry.name for entry in datastores.iterdir()] if datastores.is_dir() else ():
+            if (_SHARED / number).is_dir():
+                self._as_root(host, ["umount", f"{DATASTORES}/{number}"])
         for top in WATCHED if host != FRONTEND else (DATASTORES, str(VAR / "vms"), "/var/tmp"):
             root = self.host_path(host, top)
             for entry in root.iterdir() if root.is_dir() else ():
@@ -242,7 +299,13 @@ class World:
 def _entry(path: str) -> str:
     if os.path.islink(path):
         return f"link {os.readlink(path)}"
-    return "directory" if os.path.isdir(path) else f"file {os.path.getsize(path)}"
+    if os.path.isdir(path):
+        return "directory"
+    status = os.stat(path)
+    entry = f"file {status.st_size} {stat.S_IMODE(status.st_mode):o}"
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _READ_WHOLE:
+        return entry
+    return f"{entry} {hashlib.sha1(Path(path).read_bytes()).hexdigest()[:8]}"
 
 
 def _release(recording: Recording) -> Release:
