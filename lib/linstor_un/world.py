@@ -171,6 +171,13 @@ class Hosts(Protocol):
         counts before this method has returned, and before the bytes it says it got are those sent.
         """
 
+    def beside(self, command: Command, *, seconds: float, doing: str) -> AbstractContextManager[str]:
+        """Run one command while a block runs; enters when it has written its first line, which is yielded.
+
+        The end of its stdin tells it that the block is over, or that the driver died, and then its own end is
+        waited for. It fails as with `run`; when the block fails too, the sentence has both reasons.
+        """
+
 
 class CloudHost(NamedTuple):
     """A host as oned knows it. `load` orders hosts by how busy they are; smaller is idler."""

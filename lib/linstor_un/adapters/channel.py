@@ -134,6 +134,7 @@ class Channel:
         if not self.over():
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        self._drain()
         for stream in (self.stdout, self._stderr):
             stream.close()
 

@@ -79,6 +79,25 @@ class SshHosts:
         return Piped(Bytes(sent), outcome)
 
     @contextmanager
+    def beside(self, command: Command, *, seconds: float, doing: str) -> Iterator[str]:
+        """Run one command while a block runs; the Protocol `Hosts` tells the rest."""
+        job = _Job(command, seconds, doing)
+        with self._open(job, reads=True) as channel:
+            first = _first_line(channel, job)
+            if not first:
+                job.judge(channel, b"", (0,))
+                raise Failed(f"cannot {doing}: it ended and said nothing")
+            try:
+                yield first
+            except BaseException as failure:
+                channel.end()
+                job.judge(channel, b"", (0,), before=f"; before that: {failure}")
+                raise
+            channel.close_stdin()
+            _talk(channel, job, memoryview(b""), close=False)
+        job.judge(channel, b"", (0,))
+
+    @contextmanager
     def _open(self, job: _Job, reads: bool = False) -> Iterator[Channel]:
         """Start the other end and wait until it is ready; whatever happens in the block, it is ended after it."""
         argv, env = self._argv(job.command, job.seconds, reads)
@@ -148,16 +167,20 @@ class _Job:
         """Return the error of a command that did not end in time."""
         return TimedOut(f"{self._what} within {self.seconds:g} s; it was stopped")
 
-    def judge(self, channel: Channel, output: bytes, accept: Sequence[int]) -> Outcome:
-        """Return how the command ended. Raises Failed or TimedOut when that was not well."""
+    def judge(self, channel: Channel, output: bytes, accept: Sequence[int], before: str = "") -> Outcome:
+        """Return how the command ended. Raises Failed or TimedOut when that was not well.
+
+        Arguments: before, for the sentence, what had gone wrong already.
+        """
         code = channel.code()
         reason = _last_line(channel.stderr())
         if code is None:
-            raise Failed(f"{self._what}: the connection ended before the command did: {reason or 'nothing was said'}")
+            said = reason or "nothing was said"
+            raise Failed(f"{self._what}: the connection ended before the command did: {said}{before}")
         if code in _TIMEOUT_CODES and code not in accept and time.monotonic() - self.began >= self.seconds:
             raise self.late()
         if code not in accept:
-            raise Failed(f"{self._what}: {reason or 'it said nothing'} (exit code {code})")
+            raise Failed(f"{self._what}: {reason or 'it said nothing'} (exit code {code}){before}")
         return Outcome(code, output.decode("utf-8", "surrogateescape"), channel.stderr())
 
 
@@ -178,6 +201,22 @@ def _talk(channel: Channel, job: _Job, pending: memoryview, close: bool) -> byte
         # Both outputs may be closed before the process ends, and then there is nothing to poll that tells of the end.
         pause = 0.5 if reading else min(pause * 2, 0.05)
         _wait(job, pause, [(channel.stdout, reading), *_talkative(channel)], [(channel.stdin, bool(pending))])
+
+
+def _first_line(channel: Channel, job: _Job) -> str:
+    """Let the command begin and return its first line without its end, "" when it ends before it has written one."""
+    _write(channel, memoryview(b"go\n"))
+    output = bytearray()
+    reading = True
+    while b"\n" not in output:
+        over = channel.over()
+        channel.hear()
+        reading = reading and _read(channel, output)
+        if over:
+            break
+        _wait(job, 0.5 if reading else 0.05, [(channel.stdout, reading), *_talkative(channel)], [])
+    line, end, _ = output.partition(b"\n")
+    return line.decode("utf-8", "surrogateescape") if end else ""
 
 
 def _read(channel: Channel, output: bytearray) -> bool:
