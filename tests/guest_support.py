@@ -7,6 +7,7 @@ from lab.guests import Domain, Guests
 from lab.hosts import LabUnavailable
 from lab.oned import documents as D
 from lab.site import Site
+from linstor_un.naming import by_res
 from site_support import datablock, done
 
 
@@ -30,3 +31,8 @@ def run(guests: Guests, host: str, domain: Domain) -> None:
         guests.await_words(host, domain.name, "guest is up")
     if domain.agent and not domain.deaf:
         guests.await_agent(host, domain.name)
+
+
+def format_disk(site: Site, name: str, host: str = "node1") -> None:
+    """Put an empty ext4 on a volume that is attached on the host."""
+    site.hosts.run(host, ["/usr/sbin/mkfs.ext4", "-q", by_res(name)], user="root")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,13 @@ import pytest
 from lab.controller.volumes import Content, Opening
 from lab.hosts import FileVolumes, Hosts, LabUnavailable, LoopVolumes, account, facts, isolation
 from lab.hosts.leftovers import leftovers
+from process_support import TESTS, eventually, lab_process, said
 
 pytestmark = pytest.mark.slow
 
-TESTS = Path(__file__).parent
 MIB = 1 << 20
 DISK = Content("one-vm-7-disk-0", 0)
 LINK = "/dev/drbd/by-res/one-vm-7-disk-0/0"
-
-
-def eventually(condition: Callable[[], object], seconds: float = 15.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.01)
-    return bool(condition())
 
 
 @pytest.fixture(scope="module")
@@ -57,36 +47,6 @@ def ssh(hosts: Hosts, *words: str, options: tuple[str, ...] = ()) -> subprocess.
     return subprocess.run(
         argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **hosts.as_oneadmin()
     )
-
-
-def lab_process(code: str, *launcher: str) -> subprocess.Popen[str]:
-    """Run code that has `hosts` and `volumes` of its own; it says one line of JSON with `say` and then waits."""
-    start = (
-        "import json, os, subprocess, sys, time\n"
-        "from pathlib import Path\n"
-        "from lab.controller.volumes import Content\n"
-        "from lab.hosts import Hosts, LabUnavailable, LoopVolumes, isolation, facts\n"
-        "def say(**words): print(json.dumps(words), flush=True); sys.stdin.read()\n"
-        "try: hosts = Hosts(['node1', 'node2']); hosts.start()\n"
-        "except LabUnavailable as reason: say(unavailable=str(reason)); sys.exit()\n"
-        "volumes = LoopVolumes(None, hosts)\n"
-        "disk = Content('one-vm-7-disk-0', 0)\n"
-    )
-    return subprocess.Popen(
-        [sys.executable, *launcher, "-c", start + code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
-    )
-
-
-def said(process: subprocess.Popen[str]) -> dict[str, Any]:
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line, "the other lab ended without a word"
-    answer: dict[str, Any] = json.loads(line)
-    if "unavailable" in answer:
-        process.communicate()
-        pytest.skip(f"a lab within a lab: {answer['unavailable']}")
-    return answer
 
 
 def holding_open(hosts: Hosts, node: str, mode: str) -> subprocess.Popen[str]:

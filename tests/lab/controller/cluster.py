@@ -228,7 +228,7 @@ class Cluster:
     constraints come before it. `openers` are what the lab holds open besides what `volumes` reports.
     `reachable` says whether a satellite listens at a new node's address; `new_pool_size` is the KiB of a new pool.
     `hardware` are what nodes registered later have (members of Node); `stuck` are nodes where DRBD's next attach of
-    a disk hangs; work that goes on after an answer takes `work_seconds`.
+    a disk hangs; work that goes on after an answer takes `work_seconds`. `settled` is called before each answer.
     """
 
     def __init__(self, version: str = "1.33", volumes: Optional[Volumes] = None) -> None:
@@ -237,6 +237,7 @@ class Cluster:
         self.lock = threading.RLock()
         self.prefer: Callable[[str], list[str]] = lambda definition: []
         self.at_pause: Optional[Callable[[], None]] = None
+        self.settled: Callable[[], None] = lambda: None
         self.work_seconds = 0.5
         self.reachable: Callable[[str, str], bool] = lambda name, address: True
         self.new_pool_size = 10 * 1024 * 1024

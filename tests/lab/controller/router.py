@@ -117,6 +117,7 @@ def respond(cluster: Cluster, method: str, target: str, headers: dict[str, str],
         with cluster.lock:
             _read_body(cluster, found, request)
             answer = found.handler(cluster, request)
+            cluster.settled()
     except Refused as refusal:
         answer = request.answer or Answer(0, error_report=cluster.report)
         answer.entries.clear()

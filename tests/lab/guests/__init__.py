@@ -15,6 +15,8 @@ Linux with busybox runs in a domain that has jobs or an agent (some seconds to b
         guests.await_words("node1", "one-7", "wrote file 3")
         guests.await_agent("node1", "one-7")
 
+What its jobs wrote is checked block by block with check_blocks and check_files, from the outside.
+
 All of it is in directories of the host, below /run there, and goes with the host.
 """
 
@@ -22,5 +24,6 @@ from __future__ import annotations
 
 from lab.guests.domain import Domain
 from lab.guests.guests import Guests
+from lab.guests.written import check_blocks, check_files
 
-__all__ = ["Domain", "Guests"]
+__all__ = ["Domain", "Guests", "check_blocks", "check_files"]

@@ -11,6 +11,7 @@ import errno
 import os
 import shutil
 import stat
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Optional
 
@@ -138,6 +139,7 @@ class LoopVolumes(FileVolumes):
         self._loops: dict[Content, LoopDevice] = {}
         self._limits: dict[str, int] = {}
         self._refused: set[Content] = set()
+        self._seen: Optional[dict[str, dict[int, Opening]]] = None
         self._nodes = BASE / "loops"
         self._nodes.mkdir(exist_ok=True)
 
@@ -207,8 +209,19 @@ class LoopVolumes(FileVolumes):
     def opening(self, content: Content, node: str) -> Opening:
         if (content, node) not in self._attached or content not in self._loops:
             return Opening.NO
-        first = self._hosts.first_process(node)
-        return openers.of_device(self._loops[content].device, first, self._hosts.pids(node))
+        seen = {} if self._seen is None else self._seen
+        if node not in seen:
+            seen[node] = openers.on_host(self._hosts.first_process(node), self._hosts.pids(node))
+        return seen[node].get(self._loops[content].device, Opening.NO)
+
+    @contextlib.contextmanager
+    def one_look(self) -> Iterator[None]:
+        """For the length of the block, look at each host's processes only once."""
+        self._seen = {}
+        try:
+            yield
+        finally:
+            self._seen = None
 
     def settled(self, content: Content) -> Path:
         if content in self._loops:
@@ -229,17 +242,25 @@ class LoopVolumes(FileVolumes):
         Raises:
             LabUnavailable: this kernel cannot refuse as DRBD does.
         """
+        self.refuse_on(content, [name for name in self._hosts.names if primaries and name not in primaries])
+
+    def refuse_on(self, content: Content, nodes: Collection[str]) -> None:
+        """As only_open_on, with the nodes that refuse."""
         device = self._loops[content].device
         self._refused.discard(content)
-        if primaries:
+        if nodes:
             self._refused.add(content)
         for node in self._hosts.names:
             if self._hosts.first_process(node):
                 refusals = self._hosts.refusals(node)
-                if primaries and node not in primaries:
+                if node in nodes:
                     refusals.refuse(device)
                 else:
                     refusals.admit(device)
+
+    def contents(self) -> set[Content]:
+        """Return what is shown as a device on any node, or was."""
+        return set(self._loops)
 
     def leave_room(self, node: str, room: int) -> None:
         """Let only `room` bytes more be written to a node's pool ("" for the pool under DRBD); then it is full."""
