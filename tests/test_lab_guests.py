@@ -10,6 +10,7 @@ from lab.controller.volumes import Content
 from lab.guests import Domain, Guests, check_blocks, check_files
 from lab.hosts import LabUnavailable
 from lab.hosts.leftovers import leftovers
+from lab.opennebula import install_hook, install_host
 from lab.primaries import Primaries
 from lab.site import Site
 from linstor_un.naming import by_res
@@ -123,6 +124,33 @@ def test_a_guest_is_saved_to_a_device_and_goes_on_elsewhere(site: Site, guests: 
     guests.await_more("node2", NAME, "wrote area 3", 2)
     guests.virsh("node2", "suspend", NAME)
     check_blocks(site.volumes.settled(Content(name, 0)), guests.console("node1", NAME) + guests.console("node2", NAME))
+
+
+DOCUMENT = (
+    "<VMM_DRIVER_ACTION_DATA><VM><TEMPLATE><DISK><TM_MAD>other</TM_MAD></DISK></TEMPLATE></VM>"
+    "<DATASTORE><ID>101</ID><TM_MAD>shared</TM_MAD></DATASTORE></VMM_DRIVER_ACTION_DATA>"
+)
+HOOK = '#!/bin/sh\n{ printf "%s\\n" "$@"; cat; } >/var/tmp/one/hook\n'
+
+
+def test_the_stock_scripts_save_a_guest_to_a_file_and_let_it_go_on_from_there(site: Site, guests: Guests) -> None:
+    disk_of(site, VM)
+    run(guests, "node1", Domain(NAME, VM))
+    install_host(site.hosts, "node1")
+    install_hook(site.hosts, "node1", "save.shared", HOOK)
+    file = f"{Domain(NAME, VM).directory}/checkpoint"
+
+    def stock(script: str, *words: str) -> str:
+        argv = [f"/var/tmp/one/vmm/kvm/{script}", *words, "7", "node1"]
+        return str(site.hosts.run("node1", argv, input=DOCUMENT).stdout)
+
+    assert stock("save", NAME, file, "node1") == ""
+    assert guests.state("node1", NAME) == ""
+    hook = site.hosts.run("node1", ["cat", "/var/tmp/one/hook"]).stdout
+    assert hook == "\n".join([NAME, file, "node1", "7", "node1", DOCUMENT, ""])
+    assert stock("restore", file, "node1", NAME) == f"{NAME}\n"
+    assert guests.state("node1", NAME) == "running"
+    assert site.hosts.run("node1", ["ls", Domain(NAME, VM).directory]).stdout.split() == ["deployment.0", "disk.0"]
 
 
 def test_a_frozen_file_system_is_clean_and_goes_on_after_the_thaw(site: Site, guests: Guests) -> None:
