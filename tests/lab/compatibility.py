@@ -10,6 +10,7 @@ import multiprocessing
 import sys
 from pathlib import Path
 
+from lab.guests import Guests, libvirt
 from lab.histories.life import Life
 from lab.hosts import isolation
 from lab.site import Site
@@ -20,9 +21,9 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "compatibility.md"
 
 _HEAD = """# Compatibility
 
-`./tests/run compatibility` lets a VM live on a lab under each release of OpenNebula's calls and each version of LINSTOR's
-controller, and writes this table. After each step every byte of every volume, every snapshot, attachment and link is
-compared with what there should be. A number counts the steps that were right.
+`./tests/run compatibility` lets a VM live on a lab under each release of OpenNebula's calls and each version of
+LINSTOR's controller, and writes this table. After each step every byte of every volume, every snapshot, attachment and
+link is compared with what there should be. A number counts the steps that were right.
 
 """
 
@@ -30,7 +31,8 @@ compared with what there should be. A number counts the steps that were right.
 def lived(pair: tuple[str, str]) -> tuple[tuple[str, str], list[tuple[str, list[str]]]]:
     """Return how each step of the life ended under a pair of releases."""
     one, linstor = pair
-    with Site(one, linstor) as site:
+    with Site(one, linstor) as site, Guests(site.hosts) as guests:
+        guests.start()
         life = Life(site)
         try:
             return pair, [(step.name, step.wrong) for step in life.live()]
@@ -60,7 +62,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="compatibility", description="Live under each pair of releases.")
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
-    reason = isolation.missing()
+    reason = isolation.missing() or libvirt.missing()
     if reason:
         print(f"compatibility: {reason}", file=sys.stderr)
         return 2

@@ -9,17 +9,18 @@ import sys
 from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
+from lab.guests import Guests
 from lab.histories.machine import machine
 from lab.hosts import LabUnavailable
 from lab.site import Site
 
 
-def run(site: Site, number: int, examples: int, steps: int) -> str:
+def run(site: Site, guests: Guests, number: int, examples: int, steps: int) -> str:
     """Run histories and return how the first one went that ended differently than it should, "" for none.
 
     Arguments: number, the seed they are drawn from.
     """
-    test = seed(number)(machine(site))
+    test = seed(number)(machine(site, guests))
     with contextlib.suppress(Exception):
         _run(test, examples, steps)
     return test.failure
@@ -45,8 +46,9 @@ def main() -> int:
     parser.add_argument("--linstor", default="1.33", help="version of the simulated controller")
     arguments = parser.parse_args()
     try:
-        with Site(arguments.release, arguments.linstor) as site:
-            failure = run(site, arguments.seed, arguments.examples, arguments.steps)
+        with Site(arguments.release, arguments.linstor) as site, Guests(site.hosts) as guests:
+            guests.start()
+            failure = run(site, guests, arguments.seed, arguments.examples, arguments.steps)
     except LabUnavailable as reason:
         print(f"histories: {reason}", file=sys.stderr)
         return 2

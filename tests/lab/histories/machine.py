@@ -9,6 +9,7 @@ from typing import Any, Optional
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from lab.guests import Guests
 from lab.histories.cloud import Cloud
 from lab.histories.model import BLOCKS_IN_MIB, POWEROFF, RUNNING, UNDEPLOYED, Disk, Image, Model, Vm, Volume, differing
 from lab.matrix.looking import look, quiet
@@ -20,8 +21,11 @@ _MOST_VMS, _MOST_IMAGES, _MOST_DISKS, _MOST_SNAPSHOTS, _LARGEST = 3, 5, 3, 3, 24
 _SIZE = 4
 
 
-def machine(site: Site) -> type[RuleBasedStateMachine]:
-    """Return the machine whose histories run on this site, one after the other, each from an empty site."""
+def machine(site: Site, guests: Guests) -> type[RuleBasedStateMachine]:
+    """Return the machine whose histories run on this site, one after the other, each from an empty site.
+
+    Arguments: guests, whose libvirtd answers on every host; the guests of a history are processes that hold the disks.
+    """
 
     class Histories(RuleBasedStateMachine):
         """Commands of users, failures of hosts and of the controller; the model says what there should be."""
@@ -282,13 +286,14 @@ def machine(site: Site) -> type[RuleBasedStateMachine]:
             for vm in fleeing:
                 self.cloud.flee(vm, safe)
             self.cloud.host_is_back(dead)
+            guests.start(dead)
 
         # --- comparing ------------------------------------------------------------------------------------
 
         @invariant()
         def everything_is_as_the_model_says(self) -> None:
             with self.telling():
-                assert compare(site, self.model) == []
+                _require_none(compare(site, self.model))
 
         @contextmanager
         def telling(self) -> Iterator[None]:
@@ -318,13 +323,16 @@ def machine(site: Site) -> type[RuleBasedStateMachine]:
             for image in list(self.model.images.values()):
                 self.cloud.remove_image(image)
             with self.telling():
-                assert quiet(site) == []
+                _require_none(quiet(site))
                 after = look(site)
-                left = {key: (self.before.get(key), after.get(key)) for key in self.before.keys() | after.keys()
-                        if self.before.get(key) != after.get(key)}
-                assert left == {}
+                _require_none([f"{key}: {self.before.get(key)} before, {after.get(key)} after"
+                               for key in self.before.keys() | after.keys() if self.before.get(key) != after.get(key)])
 
     return Histories
+
+
+def _require_none(problems: list[str]) -> None:
+    assert not problems, "; ".join(problems)
 
 
 def compare(site: Site, model: Model) -> list[str]:

@@ -148,5 +148,6 @@ def _busy(site: Site) -> list[str]:
 
 
 def _belongs_there(words: list[str]) -> bool:
-    """ssh's own: servers and sessions of hosts, the agent, and masters that stay for a minute by design."""
-    return words[0].startswith(("sshd:", "sshd-session:", "ssh:")) or os.path.basename(words[0]) == "ssh-agent"
+    """ssh's servers, sessions and agent, its masters that stay for a minute by design, and libvirt's daemon."""
+    name = os.path.basename(words[0])
+    return words[0].startswith(("sshd:", "sshd-session:", "ssh:")) or name in ("ssh-agent", "libvirtd")
