@@ -419,16 +419,20 @@ def growing(bench: Bench) -> Bench:
     return bench
 
 
+def grow(lin: LinstorController, size: int) -> None:
+    lin.resize(lin.definitions(["one"])["one"], lin.replicas("one"), Kib(size))
+
+
 def test_growing_within_the_pool_asks_no_satellite_first(growing: Bench) -> None:
-    growing.lin().resize("one", Kib(100_000))
+    grow(growing.lin(), 100_000)
     assert growing.server.asked("PUT") == [(f"{RD}/one/volume-definitions/0", {"size_kib": 100_000})]
     assert growing.server.asked("POST") == []
 
 
 def test_a_volume_never_shrinks_and_the_same_size_is_nothing_to_do(growing: Bench) -> None:
     lin = growing.lin()
-    lin.resize("one", Kib(65536))
-    assert "never shrinks" in sentence(lambda: lin.resize("one", Kib(65535)), Refused)
+    grow(lin, 65536)
+    assert "never shrinks" in sentence(lambda: grow(lin, 65535), Refused)
     assert growing.server.asked("PUT") == []
 
 
@@ -440,16 +444,16 @@ def test_growing_beyond_the_pool_is_linstors_to_allow(growing: Bench, kind: str,
     growing.says("GET /v1/view/storage-pools", Answer(document=[pool(1_000_000, kind)]))
     space = {"space_info": {"max_vlm_size_in_kib": allowed}}
     growing.says("POST /v1/resource-groups/rg/query-size-info", Answer(document=space))
-    act = lambda: growing.lin().resize("one", Kib(2_000_000))  # noqa: E731
+    act = lambda: grow(growing.lin(), 2_000_000)  # noqa: E731
     if fits:
         act()
     else:
-        assert "do not fit into pool thin on a, which has 1000000 KiB free" in sentence(act, NotEnoughSpace)
+        assert "do not fit into pool thin on a, which has 976 MiB free" in sentence(act, NotEnoughSpace)
     assert bool(growing.server.asked("PUT")) == fits
 
 
 def test_growing_far_beyond_a_thin_pool_is_refused_unasked(growing: Bench) -> None:
-    sentence(lambda: growing.lin().resize("one", Kib(999_999_999)), NotEnoughSpace)
+    sentence(lambda: grow(growing.lin(), 999_999_999), NotEnoughSpace)
     assert growing.server.asked("PUT") == []
 
 

@@ -67,6 +67,11 @@ class Stage:
         return next(node for node in self.nodes if node not in {item.node for item in self.lin.replicas(name)})
 
 
+def grow(lin: LinstorController, name: str, size: int) -> None:
+    """Let a volume grow, with the facts that an operation reads before."""
+    lin.resize(lin.definitions([name])[name], lin.replicas(name), Kib(size))
+
+
 def simulated(version: str, kind: str, layers: tuple[str, ...], timeout: float = 20) -> Iterator[Stage]:
     cluster = build(version, ["node1", "node2", "node3"], [f"thin:{kind}:10G"], ["DRBD", "LUKS", "STORAGE"])
     with Simulator(cluster) as simulator:
@@ -203,16 +208,16 @@ def test_replicas_come_on_exactly_the_nodes_asked_for_even_if_one_is_there(stage
 
 def test_a_volume_grows_and_never_shrinks(stage: Stage) -> None:
     name = stage.volume("a")
-    stage.lin.resize(name, Kib(2 * SIZE))
-    stage.lin.resize(name, Kib(2 * SIZE))
+    grow(stage.lin, name, 2 * SIZE)
+    grow(stage.lin, name, 2 * SIZE)
     assert stage.lin.definitions([name])[name].size == 2 * SIZE
-    sentence(lambda: stage.lin.resize(name, SIZE), Refused)
+    sentence(lambda: grow(stage.lin, name, SIZE), Refused)
     assert stage.lin.definitions([name])[name].size == 2 * SIZE
 
 
 def test_a_thin_volume_does_not_grow_beyond_all_bounds(stage: Stage) -> None:
     name = stage.volume("a")
-    assert "do not fit" in sentence(lambda: stage.lin.resize(name, Kib(1 << 50)), NotEnoughSpace)
+    assert "do not fit" in sentence(lambda: grow(stage.lin, name, 1 << 50), NotEnoughSpace)
     assert stage.lin.definitions([name])[name].size == SIZE
 
 
@@ -374,7 +379,7 @@ CHANGES: dict[str, tuple[Act, Callable[[Stage, str], bool]]] = {
         lambda s, n: s.lin.attach(n, s.nodes[2], s.settings, ["DRBD", "STORAGE"]),
         lambda s, n: any(item.node == s.nodes[2] for item in s.lin.replicas(n)),
     ),
-    "resize": (lambda s, n: s.lin.resize(n, Kib(2 * SIZE)), lambda s, n: s.lin.definitions([n])[n].size == 2 * SIZE),
+    "resize": (lambda s, n: grow(s.lin, n, 2 * SIZE), lambda s, n: s.lin.definitions([n])[n].size == 2 * SIZE),
     "mark": (
         lambda s, n: s.lin.mark(n, {"Aux/one/K": "v"}),
         lambda s, n: s.lin.definitions([n])[n].props.get("Aux/one/K") == "v",
@@ -492,7 +497,7 @@ def test_each_step_costs_few_requests(current: Stage) -> None:
         "define target": lambda: lin.define(current.name("b"), settings, {}),
         "restore": lambda: lin.restore(name, "s-1", current.name("b")),
         "clone": lambda: lin.clone(name, current.name("c"), settings, {}, []),
-        "resize": lambda: lin.resize(name, Kib(2 * SIZE)),
+        "resize": lambda: grow(lin, name, 2 * SIZE),
         "release": lambda: lin.release(name, node[1]),
         "delete_snapshot": lambda: lin.delete_snapshot(name, "s-1"),
         "capacity": lambda: lin.capacity(settings),

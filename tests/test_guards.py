@@ -203,6 +203,7 @@ def test_actions_that_ask_only_linstor_load_nothing_to_ask_oned(
         ("tm.mkswap", ["10", DISK, "7", "101"]),
         ("tm.delete", [DISK, "7", "100"]),
         ("tm.mvds", [DISK, SOURCE, "7", "100"]),
+        ("tm.resize", [DISK, "16", "7", "100"]),
     ],
 )
 def test_actions_on_disks_ask_oned_before_they_load_linstor(tmp_path: Path, action: str, argv: list[str]) -> None:

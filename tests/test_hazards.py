@@ -14,7 +14,7 @@ from lab.controller.volumes import Content, NoVolumes
 from linstor_un.errors import Failed, NotEnoughSpace, NotFound, Refused, Unsupported
 from linstor_un.settings import Settings
 from linstor_un.units import Kib
-from test_controller_contract import MARK, SIZE, Stage, sentence, simulated
+from test_controller_contract import MARK, SIZE, Stage, grow, sentence, simulated
 
 QUORUM = "DrbdOptions/Resource/quorum"
 MIB_IN_KIB = 1024
@@ -336,7 +336,7 @@ def test_a_resource_that_a_reader_left_half_gone_is_named_and_repaired(drbd: Sta
 def test_a_volume_does_not_grow_beyond_its_pool(drbd: Stage) -> None:
     cluster, names = cluster_of(drbd), [drbd.volume("naive"), drbd.volume("ours")]
     huge = Kib(954 * 1024 * MIB_IN_KIB)
-    assert "do not fit" in sentence(lambda: drbd.lin.resize(names[1], huge), NotEnoughSpace)
+    assert "do not fit" in sentence(lambda: grow(drbd.lin, names[1], huge), NotEnoughSpace)
     assert drbd.lin.definitions([names[1]])[names[1]].size == SIZE
     drbd.volume("next")
 
@@ -352,7 +352,7 @@ def test_a_volume_never_shrinks_under_its_data(alone: Stage) -> None:
     assert naive(cluster, "PUT", address, {"size_kib": SIZE // 2})[0] == 200
     assert alone.lin.definitions([names[0]])[names[0]].size == SIZE // 2
 
-    assert "never shrinks" in sentence(lambda: alone.lin.resize(names[1], Kib(SIZE // 2)), Refused)
+    assert "never shrinks" in sentence(lambda: grow(alone.lin, names[1], SIZE // 2), Refused)
     assert alone.lin.definitions([names[1]])[names[1]].size == SIZE
 
 

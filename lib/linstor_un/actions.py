@@ -44,5 +44,6 @@ ACTIONS = {
     "tm.context": Action("disks.context", "disks.context"),
     "tm.delete": Action("disks.delete", "disks.delete"),
     "tm.mvds": Action("disks.mvds", "disks.mvds"),
+    "tm.resize": Action("disks.resize", "resizing.resize"),
     "tm.monitor": Action("datastore.monitor", "monitoring.system_datastore"),
 }

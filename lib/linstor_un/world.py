@@ -102,8 +102,12 @@ class Controller(Protocol):
     def mark(self, name: str, marks: Mapping[str, str], clear: Sequence[str] = ()) -> None:
         """Set and remove properties of a definition in one request."""
 
-    def resize(self, name: str, size: Kib) -> None:
-        """Grow volume 0 to size in KiB; the same size is success. Never shrinks."""
+    def resize(self, definition: Definition, replicas: Sequence[Replica], size: Kib) -> None:
+        """Grow volume 0 to size in KiB; the same size is success. Never shrinks; two requests.
+
+        Arguments: definition and replicas, as they were read. Raises NotEnoughSpace when the pools have no room,
+        Refused for a smaller size, and while a replica is offline or not up to date (974).
+        """
 
     def snapshot(self, name: str, snapshot: str) -> None:
         """Take a snapshot on all online replicas; success only if it is usable."""

@@ -28,6 +28,7 @@ _MARKED = "a persistent image is marked as its VM's disk, for the monitoring"
 _STAGED = "the image is looked at, checked and converted on the host, and what was staged there goes"
 _RESTORED = "restoring takes a request for definition, volumes and resources each, and brings old marks back"
 _CLONABLE = "LINSTOR refuses clones half-way, so that provider and state of the source are looked at before"
+_UNGUARDED = "LINSTOR shrinks, and grows beyond the pool: size, replicas and room are looked at before, from its memory"
 
 # By the names of the interruption matrix's actions.
 BUDGETS = {
@@ -51,5 +52,6 @@ BUDGETS = {
     "delete linked disk": Budget(3, 1, 1, goal=(2, 1), reason=_MARKED),
     "delete directory": Budget(0, 1, 1, goal=(0, 1)),
     "mvds": Budget(3, 1, 1, goal=(2, 1), reason=_MARKED),
+    "resize": Budget(4, 1, 1, goal=(1, 1), reason=_UNGUARDED),
     "tm monitor": Budget(2, 0, 0, goal=(2, 0)),
 }

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from ..errors import DriverError, Exists, Failed, NotEnoughSpace, NotFound, Refused, Unsupported
-from ..inventory import Replica
+from ..inventory import Definition, Replica
 from ..retry import until
 from ..settings import Settings
-from ..units import Kib
+from ..units import Kib, mib_from_kib
 from . import controller_answers as answers
 from .controller_answers import Entry
 from .controller_bodies import definition_body, layer_stack, placement_filter
@@ -153,22 +153,22 @@ class Definitions(Reads):
         holders = {item.node for item in self.replicas(name)}
         return [node.name for node in self.nodes() if node.name in holders and not node.online]
 
-    def resize(self, name: str, size: Kib) -> None:
-        """See `world.Controller.resize`; raises Refused for a smaller size.
+    def resize(self, definition: Definition, replicas: Sequence[Replica], size: Kib) -> None:
+        """See `world.Controller.resize`.
 
         LINSTOR up to 1.33.2 cuts the data when asked to shrink, and no version compares the growth of a
         thin volume with its pools: both are checked here first. After a lost answer the new size is certain
         in LINSTOR, but a device may get it a little later.
         """
-        doing = f"grow {name} to {size} KiB"
-        found = self.definitions([name]).get(name)
-        if not found or found.size is None:
-            raise NotFound(f"cannot {doing}: it {'has no volume' if found else 'does not exist'}")
-        if size == found.size:
+        name = definition.name
+        doing = f"grow {name} to {mib_from_kib(size)} MiB"
+        if definition.size is None:
+            raise NotFound(f"cannot {doing}: it has no volume")
+        if size == definition.size:
             return
-        if size < found.size:
-            raise Refused(f"cannot {doing}: it has {found.size} KiB already and never shrinks")
-        self._check_room(doing, found.group, Kib(size - found.size), self.replicas(name))
+        if size < definition.size:
+            raise Refused(f"cannot {doing}: it has {mib_from_kib(definition.size)} MiB already and never shrinks")
+        self._check_room(doing, definition.group, Kib(size - definition.size), replicas)
 
         def look() -> Seen:
             now = self.definitions([name]).get(name)
@@ -196,8 +196,8 @@ class Definitions(Reads):
             full = tight[0] if self._size_info(group, select).largest < growth else None
         if full:
             raise NotEnoughSpace(
-                f"cannot {doing}: {growth} KiB more do not fit into pool {full.name} on {full.node}, "
-                f"which has {full.free} KiB free"
+                f"cannot {doing}: {mib_from_kib(growth)} MiB more do not fit into pool {full.name} on {full.node}, "
+                f"which has {(full.free or 0) // 1024} MiB free"
             )
 
 

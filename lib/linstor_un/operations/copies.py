@@ -92,23 +92,25 @@ def _from_snapshot(world: World, controller: Controller, source: Definition, wan
         controller.snapshot(source.name, wanted.name)
     controller.restore(source.name, wanted.name, wanted.name)
     controller.mark(wanted.name, marks, clear=volumes.inherited(source, marks))
-    _grow(controller, source, wanted)
+    volume = _grown(controller, source, wanted)
     # LVM-thin does without; a ZFS clone needs its origin until `delete` of this disk or `rm` of the image.
     try:
         controller.delete_snapshot(source.name, wanted.name)
     except DriverError as error:
         world.trail.warn(f"snapshot {wanted.name} of {source.name} stays until this disk is deleted: {error}")
-    return volumes.look(controller, wanted.name, wanted.settings, wanted.size)
+    return volume
 
 
 def _by_linstor(world: World, controller: Controller, source: Definition, wanted: Wanted) -> Volume:
     marks = volumes.birth_marks(world, controller, wanted)
     with world.undo.by(wanted.name, volumes.discard, world, controller, wanted.name):
         controller.clone(source.name, wanted.name, wanted.settings, marks, volumes.inherited(source, marks))
-    _grow(controller, source, wanted)
-    return volumes.look(controller, wanted.name, wanted.settings, wanted.size)
+    return _grown(controller, source, wanted)
 
 
-def _grow(controller: Controller, source: Definition, wanted: Wanted) -> None:
+def _grown(controller: Controller, source: Definition, wanted: Wanted) -> Volume:
+    """Return the copy, as large as it is wanted: restored and cloned volumes have their source's size."""
+    volume = volumes.look(controller, wanted.name, wanted.settings, wanted.size)
     if source.size is not None and wanted.size > source.size:
-        controller.resize(wanted.name, wanted.size)
+        controller.resize(volumes.defined(controller, wanted.name), volume.replicas, wanted.size)
+    return volume

@@ -80,6 +80,14 @@ class Volume(NamedTuple):
         return here.device
 
 
+def defined(controller: Controller, name: str) -> Definition:
+    """Return a definition that has to be there, one request. Raises NotFound."""
+    found = controller.definitions([name]).get(name)
+    if found is None:
+        raise NotFound(f"{name} does not exist on LINSTOR; look at `linstor resource-definition list`")
+    return found
+
+
 def look(controller: Controller, name: str, settings: Settings, size: Kib) -> Volume:
     """Return the volume as it is now, one request. Raises NotFound."""
     return Volume(name, size, settings, tuple(controller.replicas(name)))

@@ -137,6 +137,7 @@ def actions() -> list[Action]:
         Action("delete directory", _tm("delete", f"{HOST}:{SYSTEM_DIRECTORY}/{VM}", VM, 101), directory,
                frozenset({f"{SYSTEM_DIRECTORY}/{VM}/"}), going=True),
         Action("mvds", _tm("mvds", _disk(2), device(used), VM, 100), linked, let_go, going=True),
+        Action("resize", _tm("resize", _disk(0), 16, VM, 100), own, frozenset({DISK})),
         Action("tm monitor", lambda site: site.oned.start_monitor(site.system_datastore, vm_disks=True), own,
                frozenset()),
     ]

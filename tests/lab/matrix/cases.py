@@ -148,6 +148,7 @@ class Bench:
         left = [key for key in sorted(new) if key[0] == "definition" or ("definition", key[1], "") not in new]
         # A refused removal says so on the definition, for the next run.
         left = [key for key in left if not (key[0] == "mark" and key[1] in action.changes and key[2] == _STATE)]
+        left += [key for key in sorted(after) if key[0] == "definition" and after[key] != wanted.get(key, after[key])]
         unnamed = [f"left: {' '.join(key)}" for key in left if not _named(key, outcome.stderr)]
         # What OpenNebula's own script leaves is named by its path, and made anew at the next boot.
         if left and not unnamed and not outcome.success and outcome.code != 3 and action.name != "context":
