@@ -2,27 +2,33 @@
 # What tests with real guests need of the operating system; sourced by tests/run, after install.sh.
 
 GUEST_PACKAGES="libvirtd=libvirt-daemon virsh=libvirt-clients qemu-system-x86_64=qemu-system-x86"
-# Not every release installs it together with libvirtd.
-QEMU_DRIVER="libvirt_driver_qemu.so=libvirt-daemon-driver-qemu"
+# It is no program, and Debian 13 does not install it together with libvirtd.
+QEMU_DRIVER=libvirt-daemon-driver-qemu
 
 # Installs libvirt and QEMU where that is possible here, and downloads what a guest is made of. What is missing is
 # left out, and said.
 prepare_guests() {
-    local wanted=$GUEST_PACKAGES
-    compgen -G "/usr/lib/*/libvirt/connection-driver/${QEMU_DRIVER%%=*}" >/dev/null || wanted+=" $QEMU_DRIVER"
     # shellcheck disable=SC2086  # a list
-    need_packages $wanted ||
-        say "${yellow}missing here, and tests with guests are left out:${plain} ${absent[*]}"
+    need_packages $GUEST_PACKAGES
+    if [ ${#absent[@]} = 0 ] && ! has_qemu_driver; then
+        is_root && command -v apt-get >/dev/null && quietly "install $QEMU_DRIVER" install_packages $QEMU_DRIVER
+        has_qemu_driver || absent=("$QEMU_DRIVER")
+    fi
+    if [ ${#absent[@]} != 0 ]; then
+        say "${yellow}missing here, and tests with guests are left out:${plain} ${absent[*]} (apt-get install ${absent[*]})"
+        return 0
+    fi
     exec 9<"$PROJECT" && flock 9 || return 1
     fetch_guest_system
     exec 9<&-
-    return 0
 }
+
+has_qemu_driver() { compgen -G "/usr/lib*/*/libvirt/connection-driver/libvirt_driver_qemu.so" >/dev/null; }
 
 # Puts kernel, busybox and agent for guests into .venv/guests/system; the packages they are from are not installed.
 fetch_guest_system() {
     local place=$PROJECT/.venv/guests work
-    [ ! -d "$place/system" ] && [ ${#absent[@]} = 0 ] && command -v apt-get >/dev/null || return 0
+    [ ! -d "$place/system" ] && command -v apt-get >/dev/null || return 0
     say "downloading packages with a kernel and an agent for guests"
     work=$(mktemp -d) && mkdir -p "$place" && unpack_guest_packages "$work" &&
         "$PROJECT/.venv/bin/python" -c "$GATHER" "$work/unpacked" "$place/system" ||
