@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from lab.guests import Guests
 from lab.hosts import LabUnavailable
+from lab.primaries import Primaries
 from lab.site import Site
 
 
@@ -46,3 +47,15 @@ def guests(site: Site, module_guests: Guests) -> Iterator[Guests]:
     module_guests.start()
     yield module_guests
     module_guests.clear()
+
+
+@pytest.fixture
+def primaries(site: Site) -> Iterator[Primaries]:
+    """Devices that refuse a second opener, as DRBD does, unless LINSTOR was told to allow two primaries."""
+    made = Primaries(site)
+    try:
+        made.start()
+    except LabUnavailable as reason:
+        pytest.skip(str(reason))
+    yield made
+    made.close()

@@ -21,6 +21,13 @@ def disk_of(site: Site, vm: int, host: str = "node1", disk: int = 0, image: int 
     return f"one-vm-{vm}-disk-{disk}"
 
 
+def show_disk(site: Site, name: str, vm: int, host: str, disk: int = 0) -> None:
+    """Attach a VM's disk on one more host, and link it in the VM's directory there."""
+    site.rest("POST", f"/v1/resource-definitions/{name}/resources/{host}/make-available", {})
+    link = 'mkdir -p "$1" && ln -sfn "$2" "$1/disk.$3"'
+    site.hosts.run(host, ["sh", "-c", link, "sh", Domain("", vm).directory, by_res(name), str(disk)])
+
+
 def run(guests: Guests, host: str, domain: Domain) -> None:
     """Start a domain and wait for what is in it; skips where its operating system cannot be had."""
     try:

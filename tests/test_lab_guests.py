@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from guest_support import disk_of, format_disk, run
+from guest_support import disk_of, format_disk, run, show_disk
 from lab.controller.volumes import Content
 from lab.guests import Domain, Guests, check_blocks, check_files
-from lab.hosts import LabUnavailable
 from lab.hosts.leftovers import leftovers
 from lab.opennebula import install_hook, install_host
 from lab.primaries import Primaries
@@ -69,27 +66,11 @@ def test_an_agent_answers_where_there_is_one(site: Site, guests: Guests) -> None
 ALLOW = "DrbdOptions/Net/allow-two-primaries"
 
 
-@pytest.fixture
-def primaries(site: Site) -> Iterator[Primaries]:
-    try:
-        with Primaries(site) as made:
-            yield made
-    except LabUnavailable as reason:
-        pytest.skip(str(reason))
-
-
-def attach(site: Site, name: str, host: str, vm: int = VM) -> None:
-    """Make a volume available on a host, and link it there as disk 0 of a VM."""
-    site.rest("POST", f"/v1/resource-definitions/{name}/resources/{host}/make-available", {})
-    script = 'mkdir -p "$1" && ln -s "$2" "$1/disk.0"'
-    site.hosts.run(host, ["sh", "-c", script, "sh", Domain(NAME, vm).directory, by_res(name)])
-
-
 def test_a_guest_moves_while_it_writes_and_no_block_is_lost(
     site: Site, guests: Guests, primaries: Primaries
 ) -> None:
     name = disk_of(site, VM)
-    attach(site, name, "node2")
+    show_disk(site, name, VM, "node2")
     run(guests, "node1", Domain(NAME, VM, jobs=["write:vda"]))
     guests.await_words("node1", NAME, "wrote area 3 2 times")
     refused = guests.migrate(NAME, "node1", "node2")
@@ -118,7 +99,7 @@ def test_a_guest_is_saved_to_a_device_and_goes_on_elsewhere(site: Site, guests: 
             site.rest("POST", f"/v1/resource-definitions/{one}/resources/{host}/make-available", {})
     guests.virsh("node1", "save", NAME, by_res(memory))
     assert guests.state("node1", NAME) == "" and in_use(site, name) == in_use(site, memory) == []
-    attach(site, name, "node2")
+    show_disk(site, name, VM, "node2")
     guests.virsh("node2", "restore", by_res(memory))
     assert guests.state("node2", NAME) == "running"
     guests.await_more("node2", NAME, "wrote area 3", 2)

@@ -16,13 +16,10 @@ _PAUSE = 0.03
 
 
 class Primaries:
-    """For the length of a `with`, who may open a DRBD device follows who has it open, and allow-two-primaries.
+    """Between `start` and `close`, who may open a DRBD device follows who has it open, and allow-two-primaries.
 
     A change that LINSTOR was asked for holds when the answer is there; an open or a close some 30 ms later, or when
     `settle` returns.
-
-    Raises (on entering):
-        LabUnavailable: this kernel cannot refuse as DRBD does.
     """
 
     def __init__(self, site: Site) -> None:
@@ -31,16 +28,21 @@ class Primaries:
         self._end = threading.Event()
         self._thread: Optional[threading.Thread] = None
 
-    def __enter__(self) -> Primaries:
+    def start(self) -> None:
+        """Begin to refuse.
+
+        Raises:
+            LabUnavailable: this kernel cannot refuse as DRBD does.
+        """
         for name in self._site.hosts.names:
             if self._site.hosts.first_process(name):
                 self._site.hosts.refusals(name)
         self._site.cluster.settled = self.settle
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Refuse nothing any more."""
         self._end.set()
         assert self._thread is not None
         self._thread.join()

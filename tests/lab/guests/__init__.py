@@ -15,6 +15,9 @@ Linux with busybox runs in a domain that has jobs or an agent (some seconds to b
         guests.await_words("node1", "one-7", "wrote file 3")
         guests.await_agent("node1", "one-7")
 
+Tests have it all as the fixture `guests` (conftest.py), and guest_support.py makes disks for VMs. With the fixture
+`primaries` a device refuses a second opener while another host's guest has it open, as DRBD does.
+
 What its jobs wrote is checked block by block with check_blocks and check_files, from the outside.
 
 All of it is in directories of the host, below /run there, and goes with the host.
