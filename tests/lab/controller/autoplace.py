@@ -74,16 +74,12 @@ def choose(cluster: Cluster, one: Definition, select: Select, count: int) -> Opt
 
 def create(cluster: Cluster, answer: Answer, one: Definition, chosen: list[Pool], select: Select) -> list[Resource]:
     """Store replicas in the chosen pools and say where; a refusal leaves none of them."""
-    before = (dict(one.resources), list(one.layers), dict(one.props))
     layers = list(select.get("layer_stack") or [])
-    try:
+    with resources.all_or_nothing(one):
         new = [resources.add(cluster, answer, one, pool.node, {"StorPoolName": pool.name}, [], layers)
                for pool in chosen]
         if select.get("diskless_on_remaining"):
             new += drbd_placing.fill_with_diskless(cluster, one, layers)
-    except Refused:
-        one.resources, one.layers, one.props = before
-        raise
     refs: dict[str, Any] = {}
     for place_, pool in enumerate(chosen):
         refs[f"Node/{place_}"] = pool.node
@@ -192,11 +188,14 @@ def toggle(cluster: Cluster, request: Request) -> Answer:
 def _toggle(cluster: Cluster, request: Request, diskful: bool, source: Optional[str]) -> Answer:
     name, node = request.params["resource"], request.params["node"]
     answer = request.answering(MODIFY | RESOURCE, {"RscDfn": name, "Node": node})
-    owner = lookup.resource(lookup.definition(cluster, name), node)
+    owner = lookup.resource_on(cluster, name, node)
     if diskful and not owner.diskless:
         answer.add(WARN | 1007, "Resource already has disk", details="Nothing to do")
     elif not diskful and owner.diskless:
         answer.add(WARN | 1008, "Resource already diskless", details="Nothing to do")
+    elif not diskful and sum(cluster.online(one.node) for one in owner.definition.resources.values()
+                             if not one.diskless) <= 1:
+        raise Refused(ERROR | 991, "Cannot remove the disk from the only online resource with a disk")
     elif "DRBD" not in owner.layers:
         raise Refused(ERROR | 225, "Toggle disk is only supported in combination with DRBD")
     elif diskful:

@@ -108,8 +108,9 @@ class Volume:
     """What a satellite holds for one volume: sizes in KiB as it last reported them.
 
     `size` is 0 until it is deployed; `blocks` are the allocated 4 KiB blocks of a thin FILE volume; `chunks` those of
-    a thin LV, by place, with a number for their content; `links` how many links udev ever made to its DRBD device; `dead` is a
-    loop device whose file went away under an open handle; `lost` one that was detached behind the satellite's back.
+    a thin LV, by place, with a number for their content; `links` how many links udev ever made to its DRBD device;
+    `dead` is a loop device whose file went away under an open handle; `lost` one that was detached behind the
+    satellite's back.
     """
 
     number: int
@@ -219,6 +220,11 @@ class Definition:
             if resource.layers and resource.layers not in found:
                 found.append(resource.layers)
         return found
+
+    def drop(self, node: str) -> None:
+        """Forget the resource on a node, and the connections that it had."""
+        self.resources.pop(node.upper(), None)
+        self.pairs = {nodes: props for nodes, props in self.pairs.items() if node.upper() not in nodes}
 
 
 class Cluster:

@@ -117,7 +117,7 @@ def change_connection(cluster: Cluster, answer: Any, one: Definition, nodes: tup
     first, second = sorted(name.upper() for name in nodes)
     props = one.pairs.setdefault((first, second), {})
     override, delete = body.get("override_props") or {}, body.get("delete_props") or []
-    properties.check(cluster.version, "definition", override, delete)
+    properties.check(cluster.version, "connection", override, delete)
     changed = properties.change(props, answer, RESOURCE_CONNECTION, override, delete, body.get("delete_namespaces"))
     shown = [one.resources[name].node for name in (first, second)]
     answer.add(MODIFIED, f"Resource connection between nodes '{shown[0]}' and '{shown[1]}' for resource '{one.name}' "

@@ -127,15 +127,11 @@ def _migrated(cluster: Cluster, owner: Resource) -> None:
 
 
 def remove(cluster: Cluster, answer: Answer, owner: Resource) -> None:
-    """Make a replica diskless; 991 for the last disk that is online.
+    """Make a replica diskless.
 
     LINSTOR fails in the end, with all done, where the resource it works on is or gets deleted meanwhile.
     """
     one = owner.definition
-    others = [other for other in one.resources.values() if other is not owner and not other.diskless
-              and not other.deleting and cluster.online(other.node)]
-    if not others:
-        raise Refused(ERROR | 991, "Cannot remove the disk from the only online resource with a disk")
     lost = "DELETE" in owner.flags
     if lost:
         owner.flags = [flag for flag in owner.flags if flag != "DELETE"] + ["TIE_BREAKER"]

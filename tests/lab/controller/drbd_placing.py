@@ -149,8 +149,8 @@ def returned(cluster: Cluster) -> None:
 
 
 def fill_with_diskless(cluster: Cluster, one: Definition, layers: list[str]) -> list[Optional[Resource]]:
-    """Put a diskless resource on every node that has none; 225 on a stack that cannot."""
-    if "DRBD" not in (layers or one.layers or ["DRBD"]):
+    """Put a diskless resource on every node that has none; 225 on a stack that cannot, unless no node remains."""
+    if "DRBD" not in (layers or one.layers or ["DRBD"]) and not one.resources.keys() >= cluster.nodes.keys():
         raise Refused(ERROR | 225, "The given storage pool is a diskless storage pool, but no layer from the given "
                       "layer-list supports diskless storage pools", report=True)
     return [quorum.new_diskless(one, node.name) for key, node in sorted(cluster.nodes.items())
@@ -197,5 +197,5 @@ def add_disk(cluster: Cluster, answer: Any, owner: Resource, pool: Optional[str]
 
 
 def remove_disk(cluster: Cluster, answer: Any, owner: Resource) -> None:
-    """Make a replica diskless; 991 for the last disk that is online."""
+    """Make a replica diskless."""
     drbd_disks.remove_and_report(cluster, answer, owner)

@@ -119,7 +119,7 @@ def clean_up(cluster: Cluster, answer: Answer, owner: Resource) -> None:
 
     done = satellites.ask(cluster, answer, [peer.node for peer in one.resources.values()], work, said)
     if node in done:
-        one.resources.pop(node.upper(), None)
+        one.drop(node)
         answer.add(DELETED, f"Node: {node}, Resource: {one.name} deletion complete.", details="complete")
         satellites.finish_delete(cluster, one)
 
@@ -139,7 +139,7 @@ def take_down(cluster: Cluster, answer: Answer, one: Definition) -> bool:
         if done != names:
             return False
         for owner in diskless:
-            one.resources.pop(owner.node.upper())
+            one.drop(owner.node)
         _round(cluster, answer, one, lambda node: f"Resource '{one.name}' on '{node}' deleted")
     diskful = list(one.resources.values())
     _mark(diskful)

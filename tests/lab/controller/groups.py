@@ -87,7 +87,7 @@ def modify(cluster: Cluster, request: Request) -> Answer:
     answer = request.answering(CREATE | GROUP, {"RscGrp": name})
     one = lookup.group(cluster, name)
     override, delete = body.get("override_props") or {}, body.get("delete_props") or []
-    properties.check(cluster.version, "group", override, delete)
+    properties.check(cluster.version, "definition", override, delete)
     select = _stored(select_filter(body.get("select_filter")))
     _check_place_count(one.name, select)
     raised = select.get("place_count", 0) > one.select.get("place_count", 0)
@@ -169,7 +169,7 @@ def create_volume_group(cluster: Cluster, request: Request) -> Answer:
         raise Refused(ERROR | VOLUME_DEFINITION | 523, f"A volume group with the number {number} already exists in "
                       f"resource group '{one.name}'.", cause="The volume group exists already")
     props: dict[str, str] = {}
-    properties.check(cluster.version, "group", body.get("props") or {})
+    properties.check(cluster.version, "volume", body.get("props") or {})
     properties.change(props, answer, VOLUME_DEFINITION, body.get("props") or {})
     one.volume_groups[number] = {**({"props": props} if props else {}), "uuid": new_uuid()}
     answer.add(CREATED, f"New volume group with number '{number}' of resource group '{one.name}' created.",

@@ -52,6 +52,14 @@ def resource(owner: Definition, name: str, *, masked: bool = True, text: str = "
     return found
 
 
+def resource_on(cluster: Cluster, name: str, place: str) -> Resource:
+    """Return the resource of the definition `name` on a node; of what is missing the node is told first."""
+    names.check(names.NODE_NAME, place)
+    names.check(names.RESOURCE_NAME, name)
+    node(cluster, place)
+    return resource(definition(cluster, name), place)
+
+
 def volume(owner: Definition, number: int) -> VolumeDefinition:
     """Return a volume definition, or refuse with 303."""
     found = owner.volumes.get(number)

@@ -156,13 +156,13 @@ def _take_off(cluster: Cluster, answer: Answer, one: Node, owner: Any) -> None:
         return MODIFIED, f"Notified '{node}' that resource '{definition.name}' on '{one.name}' is being deleted"
 
     satellites.ask(cluster, answer, [peer.node for peer in definition.resources.values()], work, said)
-    definition.resources.pop(one.name.upper(), None)
+    definition.drop(one.name)
     drbd_placing.manage(cluster, answer, definition)
 
 
 def _forget(cluster: Cluster, one: Node) -> None:
     for definition in cluster.definitions.values():
-        definition.resources.pop(one.name.upper(), None)
+        definition.drop(one.name)
         for snapshot in list(definition.snapshots.values()):
             snapshot.resources.pop(one.name.upper(), None)
             if not snapshot.resources:

@@ -12,11 +12,7 @@ from .answers import CREATE, CREATED, DELETE, DELETED, ERROR, Answer, Refused
 from .features import Version
 
 LONGEST_KEY, LONGEST_VALUE = 256, 4096
-# Accepted on objects other than definitions, beside what the controller's own list has.
-ALSO_ALLOWED = {
-    "StorPoolName", "PrefNic", "StorDriver/FileDir", "StorDriver/StorPoolName", "StorDriver/LvmVg",
-    "StorDriver/ThinPool", "StorDriver/ZPool", "StorDriver/ZPoolThin",
-}
+_RECORDED = ("1.27", "1.33")
 
 
 @cache
@@ -29,8 +25,8 @@ def _tables() -> dict[str, Any]:
 def table(version: Version, kind: str) -> dict[str, Any]:
     """Return what a version answers for `kind`: "controller" or "definition" (key rules), or "defaults" (values)."""
     tables = _tables()
-    known = [name for name in tables if int(name.split(".")[1]) <= int(version.name.split(".")[1])]
-    found: dict[str, Any] = tables[known[-1] if known else min(tables)][kind]
+    known = [name for name in _RECORDED if int(name.split(".")[1]) <= int(version.name.split(".")[1])]
+    found: dict[str, Any] = tables[known[-1] if known else _RECORDED[0]][kind]
     if kind == "defaults" and not version.has("auto_quorum_deprecated"):
         # A database is made with it (Migration_2019_10_01_AutoQuorumAndTieBreaker); the recorded one had lost it.
         return {**found, "DrbdOptions/auto-quorum": "io-error"}
@@ -43,13 +39,19 @@ def normal(key: str) -> str:
 
 
 def rule(version: Version, kind: str, key: str) -> Optional[dict[str, Any]]:
-    """Return the rule of an allowed key, None for one that is not on the list. Aux/ is free."""
+    """Return the rule of an allowed key, None for one that is not on the list. Aux/ is free.
+
+    `kind` is "controller", "definition" (and of groups), "volume" (definitions), "resource", "node", "pool",
+    "connection" or "snapshot"; what the last five allow was asked of 1.33 alone.
+    """
     if key.startswith("Aux/"):
         return {"prop_type": "string"}
-    found = table(version, "definition" if kind == "definition" else "controller").get(key)
-    if found is None and kind != "controller" and (key in ALSO_ALLOWED or kind == "definition"):
-        found = {"prop_type": "string"} if key in ALSO_ALLOWED else None
-    return found
+    if kind in ("controller", "definition"):
+        return table(version, kind).get(key)
+    if key not in _tables()["kinds"].get(kind, ()):
+        return None
+    return _tables()["others"].get(key) or table(version, "definition").get(key) or table(version, "controller").get(
+        key, {"prop_type": "string"})
 
 
 def value_fits(found: dict[str, Any], value: str) -> bool:
@@ -95,7 +97,8 @@ def change(props: dict[str, str], answer: Answer, obj: int, override: dict[str, 
            delete: Optional[list[str]] = None, namespaces: Optional[list[str]] = None) -> bool:
     """Apply checked changes and say so in the answer: sets first, then deletes, then whole namespaces.
 
-    Returns whether any step changed something (a key set and deleted again did). Deleting what is not set is reported as done.
+    Returns whether any step changed something (a key set and deleted again did). Deleting what is not set is reported
+    as done.
     """
     changed = False
     if override:
@@ -118,7 +121,7 @@ def change(props: dict[str, str], answer: Answer, obj: int, override: dict[str, 
 
 def _as_stored(key: str, value: str) -> str:
     """Return a value as LINSTOR keeps it: true and false in lower case where the key is of that type."""
-    found = next(iter(_tables().values()))["definition"].get(key, {})
+    found = _tables()[_RECORDED[0]]["definition"].get(key, {})
     return value.lower() if found.get("prop_type") == "boolean_true_false" else value
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, Optional
 
 from . import drbd, drbd_changes, drbd_placing, lookup, names, properties, providers, satellites, views
@@ -56,17 +58,32 @@ def _find(cluster: Cluster, request: Request) -> Resource:
 
 @route("GET", ONE + "/volumes")
 def volumes(cluster: Cluster, request: Request) -> Document:
-    owner = _find(cluster, request)
-    return Document([views.volume(cluster, owner, owner.volumes[number]) for number in sorted(owner.volumes)])
+    owner = _with_volumes(cluster, request)
+    return Document(request.page([views.volume(cluster, owner, owner.volumes[number])
+                                  for number in sorted(owner.volumes)]))
 
 
 @route("GET", ONE + "/volumes/{volume_number}")
 def volume(cluster: Cluster, request: Request) -> Document:
-    owner, number = _find(cluster, request), request.volume_number()
+    number = request.volume_number()
+    owner = _with_volumes(cluster, request)
     if number not in owner.volumes:
         text = f"Volume '{number}' of resource '{owner.definition.name}' on node '{owner.node}' not found."
         raise Refused(ERROR | 304, text, masked=False)
     return Document(views.volume(cluster, owner, owner.volumes[number]))
+
+
+def _with_volumes(cluster: Cluster, request: Request) -> Resource:
+    """Find a resource as the list of all volumes has it: an unknown definition, or no volume, is no resource."""
+    name, node = request.params["resource"], request.params["node"]
+    names.check(names.NODE_NAME, node, masked=False)
+    key = names.check(names.RESOURCE_NAME, name, masked=False)
+    lookup.node(cluster, node, masked=False)
+    one = cluster.definitions.get(key)
+    owner = one.resources.get(node.upper()) if one else None
+    if owner is None or not owner.volumes:
+        raise Refused(ERROR | 302, f"Resource '{name}' not found on node '{node}'.", masked=False)
+    return owner
 
 
 @route("GET", "/v1/view/resources")
@@ -79,9 +96,9 @@ def view(cluster: Cluster, request: Request) -> Document:
     found = []
     for key, one in sorted(cluster.definitions.items()):
         for node, owner in sorted(one.resources.items()) if not wanted or key in wanted else ():
-            if (not nodes or node in nodes) and properties.matches(owner.props, terms):
-                if any(not pools or volume.pool.upper() in pools for volume in owner.volumes.values()):
-                    found.append(owner)
+            if (not nodes or node in nodes) and properties.matches(owner.props, terms) and any(
+                    not pools or volume.pool.upper() in pools for volume in owner.volumes.values()):
+                found.append(owner)
     return Document([views.view(cluster, owner, pools) for owner in request.page(found)])
 
 
@@ -113,24 +130,34 @@ def _create(cluster: Cluster, request: Request, given: list[dict[str, Any]]) -> 
         lookup.node(cluster, one.get("node_name") or "", masked=False, status=0 if names.valid(
             names.NODE_NAME, one.get("node_name") or "") else 400)
     owner = lookup.definition(cluster, name)
-    before = (dict(owner.resources), list(owner.layers), dict(owner.props))
     try:
-        new = [add(cluster, answer, owner, one["node_name"], one.get("props") or {}, one.get("flags") or [],
-                   layer_stack(body.get("layer_list"))) for one, body in zip(wanted, given)]
+        with all_or_nothing(owner):
+            new = [add(cluster, answer, owner, one["node_name"], one.get("props") or {}, one.get("flags") or [],
+                       layer_stack(body.get("layer_list"))) for one, body in zip(wanted, given)]
     except Exists as already:
-        owner.resources, owner.layers, owner.props = before
         answer.entries.clear()
         answer.add(INFO | 10008, str(already), cause="The resource already exists")
         return answer
-    except Refused:
-        owner.resources, owner.layers, owner.props = before
-        raise
     finish(cluster, answer, owner, [one for one in new if one], said=True)
     return answer
 
 
 class Exists(Exception):
     """A diskful resource is on the node already."""
+
+
+@contextlib.contextmanager
+def all_or_nothing(one: Definition) -> Iterator[None]:
+    """Take back what was added to a definition, and written on it, when this block is refused."""
+    before = (dict(one.resources), list(one.layers), dict(one.props))
+    props = [(thing, dict(thing.props)) for thing in (*one.volumes.values(), *one.resources.values())]
+    try:
+        yield
+    except (Refused, Exists):
+        one.resources, one.layers, one.props = before
+        for thing, kept in props:
+            thing.props = kept
+        raise
 
 
 def add(cluster: Cluster, answer: Answer, one: Definition, node: str, props: dict[str, str], flags: list[str],
@@ -253,7 +280,7 @@ def modify(cluster: Cluster, request: Request) -> Answer:
     """Change a resource's own properties; an unknown StorPoolName is taken without a word."""
     body, name = request.body or {}, request.params["resource"]
     answer = request.answering(MODIFY | RESOURCE, {"RscDfn": name, "Node": request.params["node"]})
-    owner = lookup.resource(lookup.definition(cluster, name), request.params["node"])
+    owner = lookup.resource_on(cluster, name, request.params["node"])
     override, delete = body.get("override_props") or {}, body.get("delete_props") or []
     properties.check(cluster.version, "resource", override, delete)
     changed = properties.change(owner.props, answer, RESOURCE, override, delete, body.get("delete_namespaces"))
@@ -305,7 +332,7 @@ def remove(cluster: Cluster, answer: Answer, owner: Resource) -> None:
 
     done = satellites.ask(cluster, answer, [peer.node for peer in one.resources.values()], work, said)
     if node in done:
-        one.resources.pop(node.upper(), None)
+        one.drop(node)
         for volume in one.volumes.values() if not one.resources else ():
             volume.props.pop("DrbdOptions/Disk/block-size", None)
         answer.add(DELETED, f"Node: {node}, Resource: {one.name} deletion complete.", details="complete")
@@ -326,8 +353,8 @@ def deactivate(cluster: Cluster, request: Request) -> Answer:
 def _switch(cluster: Cluster, request: Request, on: bool) -> Answer:
     name, node = request.params["resource"], request.params["node"]
     answer = request.answering(MODIFY | RESOURCE, {"RscDfn": name, "Node": node})
-    one = lookup.definition(cluster, name)
-    owner = lookup.resource(one, node)
+    owner = lookup.resource_on(cluster, name, node)
+    one = owner.definition
     if on != ("INACTIVE" in owner.flags):
         answer.add(INFO | 10007, f"Resource is already {'activated' if on else 'deactivated'}. Noop")
         return answer
@@ -369,12 +396,17 @@ def modify_connection(cluster: Cluster, request: Request) -> Answer:
     params, body = request.params, request.body or {}
     answer = request.answering(MODIFY | RESOURCE_CONNECTION, {
         "RscDfn": params["resource"], "FirstNode": params["node_a"], "SecondNode": params["node_b"]})
-    one = lookup.definition(cluster, params["resource"])
-    ends = [one.resources.get(lookup.node(cluster, params[key]).name.upper()) for key in ("node_a", "node_b")]
+    places = [lookup.node(cluster, params[key]) for key in ("node_a", "node_b")]
+    one = cluster.definitions.get(names.check(names.RESOURCE_NAME, params["resource"]))
+    ends = [one.resources.get(place.name.upper()) if one else None for place in places]
     if None in ends and not cluster.version.has("tolerant_deletes"):
-        lookup.resource(one, params["node_b" if ends[0] else "node_a"])
-    if None in ends:
-        raise properties.unhandled(f"Modification of resource connection between nodes '{params['node_a']}' and "
-                                   f"'{params['node_b']}' for resource '{one.name}'", "ImplementationError")
+        lookup.resource(lookup.definition(cluster, params["resource"]), params["node_b" if ends[0] else "node_a"])
+    doing = f"Modification of resource connection between nodes '{params['node_a']}' and '{params['node_b']}' for " \
+            f"resource '{params['resource']}'"
+    if one is None or None in ends:
+        raise properties.unhandled(doing, "ImplementationError")
+    if ends[0] is ends[1]:
+        raise Refused(ERROR | 999, f"{doing} failed due to an implementation error. Cannot create a resource "
+                      "connection to the same resource", report=True)
     drbd_changes.change_connection(cluster, answer, one, (params["node_a"], params["node_b"]), body)
     return answer

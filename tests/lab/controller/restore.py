@@ -6,7 +6,18 @@ import random
 import string
 from typing import Any, Optional
 
-from . import autoplace, definitions, drbd, drbd_changes, drbd_placing, lookup, names, satellites, snapshots
+from . import (
+    autoplace,
+    definitions,
+    drbd,
+    drbd_changes,
+    drbd_placing,
+    lookup,
+    names,
+    satellites,
+    snapshots,
+    volume_definitions,
+)
 from .answers import (
     CREATE,
     CREATED,
@@ -37,7 +48,6 @@ def restore_volume_definitions(cluster: Cluster, request: Request) -> Answer:
     """Give a definition the volumes of a snapshot. The success code is DELETED: LINSTOR's own slip."""
     name, params = (request.body or {}).get("to_resource"), request.params
     answer = request.answering(CREATE | SNAPSHOT)
-    names.check(names.RESOURCE_NAME, name)
     source = lookup.definition(cluster, params["resource"])
     one = lookup.snapshot(source, params["snapshot"])
     target = lookup.definition(cluster, name)
@@ -47,6 +57,9 @@ def restore_volume_definitions(cluster: Cluster, request: Request) -> Answer:
                           f"definition '{target.name}'.", cause="The volume definition exists already")
     for number in sorted(one.sizes):
         target.volumes[number] = _volume_definition(cluster, target, number, one)
+        volume_definitions.place(cluster, target, target.volumes[number])
+    # The satellites are told, and nobody waits for them.
+    satellites.refresh(cluster, Answer(SNAPSHOT), target)
     answer.add(DELETED, f"Volume definitions of resource definition '{target.name}' restored from resource "
                         f"'{source.name}', snapshot '{one.name}'.", details="restored")
     return answer
@@ -66,7 +79,9 @@ def restore_resource(cluster: Cluster, request: Request) -> Answer:
     """Make replicas from a snapshot. The snapshot's definition properties replace the target's."""
     body, params = request.body or {}, request.params
     name = body.get("to_resource")
-    names.check(names.RESOURCE_NAME, name, masked=False)
+    for kind, text in ((names.RESOURCE_NAME, params["resource"]), (names.SNAPSHOT_NAME, params["snapshot"]),
+                       (names.RESOURCE_NAME, name)):
+        names.check(kind, text, masked=False)
     answer = request.answering(CREATE | RESOURCE, {"RscDfn": name})
     source = lookup.definition(cluster, params["resource"])
     one = lookup.snapshot(source, params["snapshot"])
@@ -114,6 +129,8 @@ def _restore(cluster: Cluster, answer: Answer, source: Definition, one: Snapshot
         held = one.resources[key]
         if not nodes or held["node"] in nodes:
             made.append(_replica(cluster, target, held))
+    for number, volume in target.volumes.items():
+        volume.props.update(one.volume_props[number])
     tie = drbd_placing.manage(cluster, answer, target)
     text = f"Resource '{target.name}'{where} restored from resource '{source.name}', snapshot '{one.name}'."
     answer.add(RESOURCE | CREATE | CREATED, text, details=f"Nodes: {', '.join(owner.node for owner in made)}")
@@ -147,8 +164,6 @@ def _replica(cluster: Cluster, target: Definition, held: dict[str, Any]) -> Reso
     owner.flags += [] if early else ["RESTORE_FROM_SNAPSHOT"]
     for number, definition in target.volumes.items():
         owner.volumes[number] = Volume(number, held["pools"][number], usable=definition.size if early else -1)
-        if cluster.version.has("block_size_set"):
-            definition.props.setdefault("DrbdOptions/Disk/block-size", "512")
     return owner
 
 
@@ -235,12 +250,13 @@ def _clear(cluster: Cluster, answer: Answer, owner: Definition, one: Snapshot) -
     cluster.held = {(owner.name, *key) for key in open_ones if "DRBD" not in (owner.stacks() or [[]])[0]}
     definitions.take_down(cluster, answer, owner)
     owner.resources.clear()
+    owner.pairs.clear()
     for number in list(owner.volumes):
         if number not in one.sizes:
             del owner.volumes[number]
     for number, size in one.sizes.items():
         volume = owner.volumes.get(number) or VolumeDefinition(number, size)
-        volume.size = size
+        volume.size, volume.props = size, dict(one.volume_props[number])
         owner.volumes[number] = volume
 
 

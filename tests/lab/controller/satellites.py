@@ -232,7 +232,7 @@ def _settle(cluster: Cluster, owner: Resource) -> None:
         if owner.deleting:
             remove(cluster, None, owner)
             if "DELETE" not in owner.definition.flags:
-                owner.definition.resources.pop(owner.node.upper(), None)
+                owner.definition.drop(owner.node)
         else:
             _finish_volumes(cluster, owner)
             run(cluster, None, owner)

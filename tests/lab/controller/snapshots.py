@@ -89,46 +89,55 @@ def create_multi(cluster: Cluster, request: Request) -> Answer:
 
 def register(cluster: Cluster, answer: Answer, name: Any, body: dict[str, Any]) -> tuple[Definition, Snapshot]:
     """Check a snapshot as a body asks for it and store it, not yet taken."""
-    owner = lookup.definition(cluster, name)
-    wanted = body.get("name")
+    names.check(names.RESOURCE_NAME, name)
+    wanted, named = body.get("name"), body.get("nodes") or []
     key = names.check(names.SNAPSHOT_NAME, wanted)
+    owner = lookup.definition(cluster, name)
     if key in owner.snapshots:
         raise Refused(ERROR | 514, f"A snapshot definition with the name '{wanted}' already exists in resource "
                       f"definition '{owner.name}'.", cause="The snapshot exists already")
-    named = [lookup.node(cluster, node).name for node in body.get("nodes") or []]
-    holders = _holders(cluster, owner, named)
     props = body.get("snapshot_definition_props") or {}
     properties.check(cluster.version, "snapshot", props)
+    _refuse_impossible(cluster, owner)
+    said: dict[str, str] = {}
+    properties.change(said, answer, SNAPSHOT, props)
+    holders = _holders(cluster, answer, owner, named)
+    drbd_changes.refuse_snapshot(cluster, owner, holders)
     one = record(owner, str(wanted), holders)
-    properties.change(one.props, answer, SNAPSHOT, props)
-    for resource in owner.resources.values():
-        if not named and not resource.diskless and not cluster.online(resource.node):
-            answer.add(WARN, f"Snapshot for resource '{owner.name}' will not be created on node '{resource.node}' "
-                             "because that node is currently offline.")
-    where = f" on nodes '{', '.join(body['nodes'])}'" if named else ""
+    one.props.update(said)
+    where = f" on nodes '{', '.join(named)}'" if named else ""
     answer.add(CREATED, f"New snapshot '{wanted}' of resource '{owner.name}'{where} registered.",
                {"UUID": one.uuid}, details=f"UUID is: {one.uuid}")
     return owner, one
 
 
-def _holders(cluster: Cluster, owner: Definition, named: list[str]) -> list[Resource]:
-    if named:
-        holders = [lookup.resource(owner, node) for node in named]
-        for one in holders:
-            if one.diskless:
-                raise Refused(ERROR | 994, f"Cannot create snapshot from diskless resource on node '{one.node}'")
-    else:
-        holders = [one for one in owner.resources.values() if not one.diskless and cluster.online(one.node)
-                   and not one.deleting]
-    if not holders:
-        raise Refused(ERROR | 995, "No diskful connected satellite for snapshot or no resources.", report=True)
-    for one in holders:
+def _refuse_impossible(cluster: Cluster, owner: Definition) -> None:
+    """Refuse a snapshot of what no pool of the definition can take, or nobody is there to take."""
+    diskful = [one for one in owner.resources.values() if not one.diskless]
+    for one in diskful:
         for volume in one.volumes.values():
             kind = satellites.kind_of(cluster, one, volume)
             if kind not in SNAPSHOT_KINDS:
                 raise Refused(ERROR | 994, f"Storage driver '{kind}' does not support snapshots.")
-    drbd_changes.refuse_snapshot(cluster, owner, holders)
-    return holders
+    if not any(cluster.online(one.node) for one in diskful):
+        raise Refused(ERROR | 995, "No diskful connected satellite for snapshot or no resources.", report=True)
+
+
+def _holders(cluster: Cluster, answer: Answer, owner: Definition, named: list[str]) -> list[Resource]:
+    """Return the replicas to take a snapshot of: those on the nodes `named`, else all that are online."""
+    found = []
+    for one in [lookup.resource(owner, lookup.node(cluster, node).name) for node in named] or owner.resources.values():
+        if one.diskless and named:
+            raise Refused(ERROR | 994, f"Cannot create snapshot from diskless resource on node '{one.node}'")
+        away = "EVACUATE" in cluster.nodes[one.node.upper()].flags
+        if not one.diskless and (away or not named and not cluster.online(one.node)):
+            answer.add(WARN, f"Snapshot for resource '{owner.name}' will not be created on node '{one.node}' because "
+                             f"that node is currently {'evacuating' if away else 'offline'}.")
+        elif not one.diskless:
+            found.append(one)
+    if not found:
+        raise Refused(ERROR | 302, "No resources found for snapshotting", report=True)
+    return found
 
 
 def record(owner: Definition, name: str, holders: list[Resource]) -> Snapshot:
@@ -232,8 +241,10 @@ def take_automatic(cluster: Cluster, answer: Answer, owner: Definition) -> None:
 def modify(cluster: Cluster, request: Request) -> Answer:
     body, params = request.body or {}, request.params
     answer = request.answering(MODIFY | SNAPSHOT, {"RscDfn": params["resource"], "Snapshot": params["snapshot"]})
+    names.check(names.RESOURCE_NAME, params["resource"])
+    key = names.check(names.SNAPSHOT_NAME, params["snapshot"])
     owner = lookup.definition(cluster, params["resource"])
-    one = owner.snapshots.get(params["snapshot"].upper())
+    one = owner.snapshots.get(key)
     if one is None:
         raise Refused(ERROR | 313, f"Snapshot definition '{owner.name}/{params['snapshot']}' not found.")
     override, delete = body.get("override_props") or {}, body.get("delete_props") or []

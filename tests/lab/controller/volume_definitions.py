@@ -27,6 +27,7 @@ ONE = PATH + "/{volume_number}"
 LARGEST_NUMBER = 65534
 DRBD_SMALLEST, DRBD_LARGEST = 4, 1 << 40
 FLAGS = {"ENCRYPTED", "RESIZE", "DELETE", "GROSS_SIZE", "RESIZE_SHRINK"}
+_UPDATED = "Updated volume {} of '{}' on '{}'"
 
 
 @route("GET", PATH)
@@ -65,9 +66,8 @@ def build(cluster: Cluster, answer: Answer, one: Definition, given: dict[str, An
           minor: Optional[int] = None) -> VolumeDefinition:
     """Check and store a volume definition as a body gives it. Sizes are net KiB."""
     number = given.get("volume_number")
-    if number is not None and not 0 <= number <= LARGEST_NUMBER:
-        raise Refused(ERROR | 205, f"The specified volume number '{number}' is invalid. Volume numbers have to be in "
-                      f"range of 0 - {LARGEST_NUMBER}.", report=True)
+    if number is not None:
+        _check_number(number)
     flags = given.get("flags") or []
     if any(flag not in FLAGS for flag in flags):
         raise properties.unhandled(f"Creation of volume definitions for resource definition '{one.name}'",
@@ -80,7 +80,7 @@ def build(cluster: Cluster, answer: Answer, one: Definition, given: dict[str, An
     size = given.get("size_kib") or 0
     _check_size(one, number, size)
     props = given.get("props") or {}
-    properties.check(cluster.version, "definition", props)
+    properties.check(cluster.version, "volume", props)
     if ("ENCRYPTED" in flags or passphrase) and not cluster.unlocked:
         raise Refused(ERROR | 312, "Unable to create an encrypted volume definition without having a master key")
     made = VolumeDefinition(number, size, flags=[flag for flag in flags if flag in ("ENCRYPTED", "GROSS_SIZE")])
@@ -143,16 +143,19 @@ def modify(cluster: Cluster, request: Request) -> Answer:
     number, body = request.volume_number(), request.body or {}
     answer = request.answering(MODIFY | VOLUME_DEFINITION, {"RscDfn": request.params["resource"],
                                                             "VlmNr": str(number)})
+    names.check(names.RESOURCE_NAME, request.params["resource"])
+    _check_number(number)
     owner = lookup.definition(cluster, request.params["resource"])
     one = lookup.volume(owner, number)
     override, delete = body.get("override_props") or {}, body.get("delete_props") or []
-    properties.check(cluster.version, "definition", override, delete)
+    properties.check(cluster.version, "volume", override, delete)
     size = body.get("size_kib")
     if size is not None and size <= 0:
         raise Refused(ERROR | 206, f"The given size [{size}KiB] is too small")
     if size is not None and size != one.size:
         drbd_changes.refuse_resize(cluster, owner, one, size)
-    changed = properties.change(one.props, answer, VOLUME_DEFINITION, override, delete, body.get("delete_namespaces"))
+    # Namespaces to delete are read and forgotten.
+    changed = properties.change(one.props, answer, VOLUME_DEFINITION, override, delete)
     same = size is not None and size == one.size
     if same and cluster.version.has("same_size_warning"):
         answer.add(WARN | 1023, "VolumeDefinition already has the expected size, no satellite update will be "
@@ -162,8 +165,14 @@ def modify(cluster: Cluster, request: Request) -> Answer:
     if size is not None and (not same or not cluster.version.has("same_size_warning")):
         _resize(cluster, answer, owner, one, size)
     elif changed and owner.resources:
-        satellites.refresh(cluster, answer, owner)
+        satellites.refresh(cluster, answer, owner, lambda node: (MODIFIED, _UPDATED.format(number, owner.name, node)))
     return answer
+
+
+def _check_number(number: int) -> None:
+    if not 0 <= number <= LARGEST_NUMBER:
+        raise Refused(ERROR | 205, f"The specified volume number '{number}' is invalid. Volume numbers have to be in "
+                      f"range of 0 - {LARGEST_NUMBER}.", report=True)
 
 
 def _resize(cluster: Cluster, answer: Answer, owner: Definition, one: VolumeDefinition, size: int) -> None:
@@ -177,7 +186,7 @@ def _resize(cluster: Cluster, answer: Answer, owner: Definition, one: VolumeDefi
     if drbd.layered(owner):
         drbd_changes.resize(cluster, answer, owner, one)
         return
-    updated = f"Updated volume {one.number} of '{owner.name}' on '{{}}'"
+    updated = _UPDATED.format(one.number, owner.name, "{}")
     for text in (updated, f"Resized resource '{owner.name}' on '{{}}'", updated):
         satellites.refresh(cluster, answer, owner, lambda node, words=text: (MODIFIED, words.format(node)))
         if answer.failed:
@@ -191,6 +200,8 @@ def delete(cluster: Cluster, request: Request) -> Answer:
     number, name = request.volume_number(), request.params["resource"]
     answer = request.answering(DELETE | VOLUME_DEFINITION, {"RscDfn": name, "VlmNr": str(number)})
     tolerant = cluster.version.has("tolerant_deletes")
+    names.check(names.RESOURCE_NAME, name)
+    _check_number(number)
     owner = cluster.definitions.get(names.check(names.RESOURCE_NAME, name)) if tolerant \
         else lookup.definition(cluster, name)
     if owner is None or number not in owner.volumes:
