@@ -23,6 +23,7 @@ from lab.opennebula.frontend import REPOSITORY
 from lab.opennebula.interpreter import open_the_way
 from lab.replaying import effects, facts, lifecycle
 from lab.replaying.case import Case
+from lab.replaying.guests import equip
 from lab.replaying.judge import RULES, failed_cleanly, succeeded
 from lab.replaying.needs import Needs
 from lab.replaying.outage import dead
@@ -55,6 +56,7 @@ class Lab:
         open_the_way()
         _own_var_tmp()
         self.hosts.start()
+        equip(self.hosts)
         self.volumes = LoopVolumes(None, self.hosts)
 
     def close(self) -> None:

@@ -35,11 +35,11 @@ class Case:
         return bool(condition)
 
     def nothing_else_changed(
-        self, definitions: Collection[str] = (), files: Collection[tuple[str, str]] = ()
+        self, definitions: Collection[str] = (), files: Collection[tuple[str, str]] = (), guests: Collection[str] = (),
     ) -> None:
-        """Note everything that changed beside the definitions and files named."""
+        """Note everything that changed beside the definitions, files and guests named."""
         seen = [place for host, path in files for place in self.world.everywhere(host, path)]
-        self.wrong += differences(self.before, self.after, definitions, seen)
+        self.wrong += differences(self.before, self.after, definitions, seen, guests)
 
     def read(self, reader: Callable[[Outcome], object]) -> object:
         """Return stdout as oned parses it, None (and a complaint) when it cannot."""
@@ -54,15 +54,15 @@ def plain_lines(stderr: str) -> list[str]:
     return [line for line in stderr.splitlines() if not _LOG.match(line) and line not in (OPEN, CLOSE)]
 
 
-def complete(case: Case, name: str, size: int, datastore: Datastore) -> Optional[Definition]:
-    """Check existence, size in MiB, replicas and that the definition is not marked as half-made."""
+def complete(case: Case, name: str, size: int, datastore: Datastore, count: int = 0) -> Optional[Definition]:
+    """Check existence, size in MiB, replicas (`count`, or the datastore's), and that it is not marked as half-made."""
     made = case.after.definitions.get(name)
     if not case.unless(made, f"{name} does not exist") or made is None:
         return None
     case.unless(made.size >= size << 10, f"{name} has {made.size} KiB, asked for {size} MiB")
     case.unless("Aux/one/STATE" not in made.props, f"{name} is left in state {made.props.get('Aux/one/STATE')}")
     case.unless(not made.flags, f"{name} has flags {sorted(made.flags)}")
-    count = case.world.replica_count(datastore)
+    count = count or case.world.replica_count(datastore)
     case.unless(len(made.replicas) == count, f"{name} has replicas on {sorted(made.replicas)}, wanted {count}")
     return made
 

@@ -105,6 +105,8 @@ class Vm:
     hosts: list[str]
     datastore: int
     disks: dict[int, Disk]
+    domain: str = ""
+    """DEPLOY_ID: what the hypervisor calls it."""
 
     def on_linstor(self) -> list[Disk]:
         """Return the disks that our driver is responsible for."""
@@ -124,7 +126,7 @@ def vm_of(document: Optional[str]) -> Optional[Vm]:
     records = root.findall("HISTORY_RECORDS/HISTORY")
     hosts = [record.findtext("HOSTNAME", "") for record in records]
     datastore = int(records[-1].findtext("DS_ID", "0")) if records else 0
-    return Vm(number, hosts, datastore, disks)
+    return Vm(number, hosts, datastore, disks, root.findtext("DEPLOY_ID") or f"one-{number}")
 
 
 def _disk(vm: int, item: etree._Element) -> Disk:
@@ -213,6 +215,40 @@ def read_datastore(document: str) -> Datastore:
 def hosts_of(pools: list[str]) -> list[str]:
     """Return the names of all hosts in pool documents."""
     return [host.text or "" for pool in pools for host in etree.fromstring(pool.encode()).findall("HOST/NAME")]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a save or restore is about: the VM on its host, its system datastore, the path that oned names.
+
+    `memory` in MiB.
+    """
+
+    vm: int
+    host: str
+    path: str
+    datastore: Datastore
+    memory: int
+
+    @property
+    def ours(self) -> bool:
+        """Whether the VM's directory is in a datastore of our driver; otherwise the stock script is to do it."""
+        return self.datastore.tm_mad == LINSTOR_UN
+
+    @property
+    def definition(self) -> str:
+        """The volume that the memory goes to."""
+        return f"one-vm-{self.vm}-checkpoint"
+
+
+def checkpoint_of(call: Call) -> Checkpoint:
+    """Read VMM_DRIVER_ACTION_DATA of a save or restore; their words are in different orders."""
+    root = etree.fromstring(base64.b64decode(call.stdin))
+    path, host = (call.argv[1], call.argv[2]) if call.action.startswith("save") else (call.argv[0], call.argv[1])
+    item = root.find("DATASTORE")
+    datastore = read_datastore(etree.tostring(item, encoding="unicode")) if item is not None else Datastore(0, "", "", {})
+    memory = max(_number(root.findtext(f"VM/TEMPLATE/{name}")) for name in ("MEMORY", "MEMORY_MAX"))
+    return Checkpoint(int(root.findtext("VM/ID", "0")), host, re.sub("/+", "/", path), datastore, memory)
 
 
 def _number(text: Optional[str]) -> int:

@@ -1,133 +1,196 @@
-"""The guests that run while a recording goes on: each holds its disks open on its host, as QEMU does."""
+"""The guests that run while a recording goes on: domains on their hosts that hold their disks open, as QEMU does."""
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
 
 from lab.controller.cluster import Cluster
 from lab.controller.volumes import Content
-from lab.hosts import Hosts, LabUnavailable, LoopVolumes
+from lab.hosts import Hosts, LabUnavailable, LoopVolumes, account
+from lab.replaying import virsh
 
-_HOLD = {True: 'exec 9<>"$1" && echo && read -r x', False: 'exec 9<"$1" && echo && read -r x'}
+PLACE = "/run/domains"
+TOOL = "/usr/local/bin/virsh"
+_STOCK = "/var/tmp/one/vmm/kvm"
+_DEVICE = re.compile(r"/dev/drbd/by-res/([^/]+)/0$")
+_STOCK_SCRIPT = """#!/bin/sh
+# Stands in for OpenNebula's own script of this name: it notes what it was given, and saves or restores plainly.
+cat >{place}/.stdin
+for word in "$@"; do printf '%s\\n' "$word"; done >{place}/.argv
+[ -e {place}/.no-stock ] && {{ echo "$(basename "$0"): it cannot be done" >&2; exit {failure}; }}
+case $0 in */save) {tool} -q save "$1" "$2" ;; *) {tool} -q restore "$1" ;; esac
+"""
+
+
+def equip(hosts: Hosts) -> None:
+    """Give each host the replay's virsh and OpenNebula's scripts that use it."""
+    for name in hosts.names:
+        root = Path(f"/proc/{hosts.first_process(name)}/root")
+        account.own_directory(root / PLACE.lstrip("/"))
+        for layer in ("upper", "work"):
+            (root / "run/lab-bin" / layer).mkdir(parents=True)
+        tool = root / "run/lab-bin/upper/virsh"
+        tool.write_text(f"#!{sys.executable} -IS\n" + Path(virsh.__file__).read_text())
+        for path in (tool, tool.parent):
+            path.chmod(0o755)
+        options = "lowerdir=/usr/local/bin,upperdir=/run/lab-bin/upper,workdir=/run/lab-bin/work"
+        hosts.run(name, ["mount", "-t", "overlay", "-o", options, "virsh", "/usr/local/bin"], "root")
+        for script in ("save", "restore"):
+            target = root / _STOCK.lstrip("/") / script
+            account.own_directory(target.parent)
+            account.own_file(target, _STOCK_SCRIPT.format(place=PLACE, tool=TOOL, failure=virsh.STOCK_FAILURE), 0o755)
 
 
 @dataclass(frozen=True)
-class Drive:
-    """A disk as its guest has it: the path in the VM's directory, the definition behind it."""
-
-    path: str
-    definition: str
-    written: bool
-
-
-@dataclass
 class Guest:
-    """A running guest: the host, and the process that holds each drive open there."""
+    """A domain on a host: its document, "running" or "paused", whether its file systems are frozen."""
 
     host: str
-    drives: dict[Drive, subprocess.Popen[bytes]] = field(default_factory=dict)
+    name: str
+    document: str
+    state: str
+    frozen: bool
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it writes nothing now."""
+        return self.frozen or self.state != "running"
 
 
 class Guests:
-    """All running guests by VM number. Where the kernel can, DRBD's refusals of second openers are real, too."""
+    """The guests of a recording. Where the kernel can, DRBD's refusals of second openers are real, too."""
 
     def __init__(self, hosts: Hosts, cluster: Cluster, volumes: LoopVolumes) -> None:
         self._hosts = hosts
         self._cluster = cluster
         self._volumes = volumes
-        self._guests: dict[int, Guest] = {}
+        self.documents: dict[str, str] = {}
+        """The document of every domain that ever was, as it is or was last, by its key."""
         self._guarded: set[str] = set()
         self._can_refuse = True
 
-    def host_of(self, vm: int) -> str:
-        """Return where a VM runs, "" when it does not."""
-        guest = self._guests.get(vm)
-        return guest.host if guest else ""
+    def all(self) -> list[Guest]:
+        """Return all guests that run or are paused."""
+        return [self._guest(host, place) for host in self._hosts.names
+                for place in sorted(self.place(host).iterdir()) if (place / "state").is_file()]
 
-    def start(self, vm: int, host: str, drives: Iterable[Drive]) -> list[str]:
-        """Let a guest run, in place of one of the same VM; returns a sentence for each disk it cannot open."""
-        self.stop(vm)
-        self._guests[vm] = Guest(host)
-        return self.plug(vm, drives)
+    def _guest(self, host: str, place: Path) -> Guest:
+        return Guest(host, place.name, (place / "xml").read_text(), (place / "state").read_text(),
+                     (place / "frozen").exists())
 
-    def plug(self, vm: int, drives: Iterable[Drive]) -> list[str]:
-        """Give a running guest further disks; returns a sentence for each it cannot open."""
-        guest = self._guests.get(vm)
-        found = [self._open(guest, drive) for drive in drives] if guest else []
-        self.guard()
-        return [sentence for sentence in found if sentence]
+    def place(self, host: str) -> Path:
+        """Return the directory with a host's domains, as seen from here."""
+        return Path(f"/proc/{self._hosts.first_process(host)}/root{PLACE}")
 
-    def _open(self, guest: Guest, drive: Drive) -> str:
-        script = ["sh", "-c", _HOLD[drive.written], "sh", drive.path]
-        process = subprocess.Popen(
-            self._hosts.entering(guest.host, script), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert process.stdout and process.stderr
-        if process.stdout.readline():
-            guest.drives[drive] = process
-            return ""
-        reason = process.stderr.read().decode("utf-8", "replace").strip()
-        _end(process)
-        return f"the guest on {guest.host} cannot open {drive.path} ({drive.definition}): {reason}"
+    def find(self, name: str) -> Optional[Guest]:
+        """Return a guest by name or UUID, None when it does not run."""
+        tags = (f"<name>{name}</name>", f"<uuid>{name}</uuid>")
+        return next((one for one in self.all() if one.name == name or any(tag in one.document for tag in tags)), None)
 
-    def unplug(self, vm: int, path: str) -> None:
-        """Take the disk at a path from a running guest."""
-        guest = self._guests.get(vm)
-        for drive in list(guest.drives) if guest else ():
-            if guest and drive.path == path:
-                _end(guest.drives.pop(drive))
-        self.guard()
+    def start(self, name: str, host: str, document: str) -> list[str]:
+        """Let a guest run, in place of one of the same name; returns why it cannot."""
+        self.stop(name)
+        self.documents[virsh.key(document)] = document
+        path = self.place(host) / ".xml"
+        path.write_text(document)
+        return self._run(host, "create", f"{PLACE}/.xml")
 
-    def move(self, vm: int, host: str, directory: str) -> list[str]:
-        """Migrate a guest: its disks are open on both hosts for a moment; returns what cannot be opened there."""
-        old = self._guests.pop(vm, None)
-        if old is None:
+    def plug(self, name: str, disk: str) -> list[str]:
+        """Give a running guest a disk (an element of its document); returns why it cannot have it."""
+        guest = self.find(name)
+        if guest is None:
             return []
-        self._guests[vm] = new = Guest(host)
-        self.guard()
-        drives = [Drive(f"{directory}/{one.path.rpartition('/')[2]}", one.definition, one.written)
-                  for one in old.drives]
-        found = [self._open(new, drive) for drive in drives]
-        for process in old.drives.values():
-            _end(process)
-        self.guard()
-        return [sentence for sentence in found if sentence]
+        (self.place(guest.host) / ".xml").write_text(disk)
+        stuck = self._run(guest.host, "attach-device", guest.name, f"{PLACE}/.xml")
+        self._look_again(guest)
+        return stuck
 
-    def stop(self, vm: int) -> None:
-        """End a guest, if it runs."""
-        guest = self._guests.pop(vm, None)
+    def unplug(self, name: str, path: str) -> None:
+        """Take the disk at a path from a running guest."""
+        guest = self.find(name)
         if guest:
-            for process in guest.drives.values():
-                _end(process)
-            self.guard()
+            self._run(guest.host, "detach-disk", guest.name, path)
+            self._look_again(guest)
+
+    def _look_again(self, guest: Guest) -> None:
+        self.documents[guest.name] = (self.place(guest.host) / guest.name / "xml").read_text()
+
+    def move(self, name: str, host: str, directory: str) -> list[str]:
+        """Migrate a guest: its disks are open on both hosts for a moment; returns what cannot be opened there."""
+        old = self.find(name)
+        if old is None or old.host == host:
+            return []
+        document = re.sub(r"(<source (?:dev|file)=['\"])[^'\"]*/(disk\.\d+)", rf"\g<1>{directory}/\g<2>", old.document)
+        self.guard()
+        (self.place(host) / ".xml").write_text(document)
+        stuck = self._run(host, "create", f"{PLACE}/.xml")
+        self._run(old.host, "destroy", old.name)
+        self.documents[old.name] = document
+        return stuck
+
+    def stop(self, name: str) -> None:
+        """End a guest, if it runs."""
+        guest = self.find(name)
+        if guest:
+            self._run(guest.host, "destroy", guest.name)
 
     def stop_on(self, host: str) -> None:
         """End all guests of a host."""
-        for vm in [vm for vm, guest in self._guests.items() if guest.host == host]:
-            self.stop(vm)
+        for guest in self.all():
+            if guest.host == host:
+                self._run(host, "destroy", guest.name)
 
     def close(self) -> None:
         """End all guests."""
-        for vm in list(self._guests):
-            self.stop(vm)
+        for host in self._hosts.names:
+            self.stop_on(host)
+            for entry in self.place(host).iterdir():
+                entry.unlink()
+
+    def _run(self, host: str, *words: str) -> list[str]:
+        """Run the host's virsh; returns what it complained of."""
+        ended = self._hosts.run(host, [TOOL, "-q", *words], check=False)
+        self.guard()
+        return [] if ended.returncode == 0 else [f"{words[0]} on {host}: {' '.join(ended.stderr.split())}"]
+
+    # DRBD
+
+    def written(self) -> dict[str, Guest]:
+        """Return the definitions that guests have open for writing."""
+        found = {}
+        for guest in self.all():
+            for mode, path in virsh.drives(guest.document):
+                definition = self._definition(guest.host, path) if mode == "rw" else ""
+                if definition:
+                    found[definition] = guest
+        return found
+
+    def _definition(self, host: str, path: str) -> str:
+        """Return the definition that a path of a host leads to, "" when it leads to none."""
+        try:
+            link = Path(f"/proc/{self._hosts.first_process(host)}/root", path.lstrip("/")).readlink()
+        except OSError:
+            return ""
+        found = _DEVICE.match(str(link))
+        return found[1] if found else ""
 
     def guard(self) -> None:
         """Let DRBD refuse what guests write to, everywhere but on their hosts and where two primaries are allowed."""
-        writing = {drive.definition: guest.host for guest in self._guests.values() for drive in guest.drives
-                   if drive.written}
-        for name in self._guarded - set(writing):
+        written = self.written()
+        for name in self._guarded - set(written):
             if self._cluster.definition(name):
                 self._only(name)
-        self._guarded = set(writing)
-        for name, host in writing.items():
+        self._guarded = set(written)
+        for name, guest in written.items():
             definition = self._cluster.definition(name)
-            resource = definition.resources.get(host.upper()) if definition else None
+            resource = definition.resources.get(guest.host.upper()) if definition else None
             if definition and resource:
                 peers = [other.node for key, other in definition.resources.items() if key in resource.two_primaries]
-                self._only(name, host, *peers)
+                self._only(name, guest.host, *peers)
 
     def _only(self, name: str, *nodes: str) -> None:
         if self._can_refuse:
@@ -137,10 +200,3 @@ class Guests:
                 self._can_refuse = False
             except KeyError:
                 return  # its device is shown nowhere
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    for stream in (process.stdin, process.stdout, process.stderr):
-        assert stream
-        stream.close()
-    process.wait()

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from lab.replaying import (
+    checkpoint_rules,
     disk_rules,
+    facts,
     image_rules,
     migration_rules,
     moving_rules,
@@ -22,6 +24,9 @@ _MESSAGE_LIMIT = 600
 def failed_cleanly(case: Case, reason: str) -> None:
     """Judge a call that had to fail: a code that says nothing is left, one sentence, nothing changed."""
     if not case.unless(not case.outcome.success, f"succeeded although {reason}"):
+        return
+    if case.call.kind == "vmm" and not facts.checkpoint_of(case.call).ours:
+        checkpoint_rules.failed_there(case, reason)
         return
     ends_migration = case.call.action in ("postmigrate", "failmigrate")
     codes = (1, 2, 3) if ends_migration else (1, 2)
@@ -47,7 +52,7 @@ def _without_deletion_marks(moment: Snapshot) -> Snapshot:
     for name, item in moment.definitions.items():
         props = {key: value for key, value in item.props.items() if (key, value) != ("Aux/one/STATE", "deleting")}
         definitions[name] = replace(item, props=props)
-    return Snapshot(definitions, moment.files)
+    return replace(moment, definitions=definitions)
 
 
 def succeeded(case: Case) -> None:
@@ -70,5 +75,6 @@ RULES: dict[tuple[str, str], Callable[[Case], None]] = {
     ("tm", "snap_delete"): snapshot_rules.snap_delete, ("tm", "snap_revert"): snapshot_rules.snap_revert,
     ("ds", "snap_delete"): snapshot_rules.snap_delete, ("ds", "snap_revert"): snapshot_rules.snap_revert,
     ("ds", "snap_flatten"): snapshot_rules.snap_flatten,
+    ("vmm", "save_linstor_un"): checkpoint_rules.save, ("vmm", "restore_linstor_un"): checkpoint_rules.restore,
     ("tm", "resize"): volume_rules.resize, ("tm", "cpds"): volume_rules.cpds, ("ds", "export"): volume_rules.export,
 }

@@ -113,7 +113,7 @@ def taken_back(case: Case) -> Snapshot:
         if before and after and before.attached - hosts <= after.attached <= before.attached \
                 and after.dual <= before.dual and after.props.items() <= before.props.items():
             definitions[name] = replace(after, attached=before.attached, dual=before.dual, props=before.props)
-    return Snapshot(definitions, case.after.files)
+    return replace(case.after, definitions=definitions)
 
 
 def _settled(case: Case, disk: Disk, migration: Optional[Migration], keeper: Place) -> None:

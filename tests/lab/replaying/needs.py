@@ -10,7 +10,7 @@ from typing import Optional
 
 from lab.hosts import account
 from lab.oned.recordings import Call, Recording
-from lab.replaying import contents, facts, lifecycle
+from lab.replaying import contents, facts, lifecycle, virsh
 from lab.replaying.facts import Disk, Place, Vm
 from lab.replaying.world import World
 
@@ -21,6 +21,7 @@ _BELONGINGS = {
     "kernel": 0o644, "disk.77": 0o660, "notes of the admin": 0o644, ".hidden": 0o644,
 }
 """What a VM's directory holds beside our links, by its mode: of oned, libvirt, other drivers and people."""
+_HAS_MEMORY = ("deploy", "save_linstor_un", "restore_linstor_un")
 _CONTENT_MATTERS = ("snap_create", "snap_create_live", "snap_revert", "snap_flatten", "cpds")
 _PACKED = {".gz": ["gzip", "-c"], ".bz2": ["bzip2", "-c"], ".xz": ["xz", "-0c"]}
 
@@ -46,6 +47,8 @@ class Needs:
             self._for_vm(call, vm)
         if call.action == "context":
             self._context_files(call)
+        if call.action == "restore_linstor_un" and vm:
+            self._checkpoint(call, vm)
         if call.driver == facts.LINSTOR_UN and call.action in _CONTENT_MATTERS:
             self._world.scribble(_definition(call, vm))
 
@@ -127,6 +130,22 @@ class Needs:
         link = host / "current"
         link.symlink_to("vm.xml")
         os.chown(link, account.UID, account.GID, follow_symlinks=False)
+
+    def _checkpoint(self, call: Call, vm: Vm) -> None:
+        """Make the memory that a VM had been saved to before the recording began."""
+        earlier = [other.vm_id == vm.number and other.action in _HAS_MEMORY for other in self._calls
+                   if other.seq < call.seq]
+        if any(earlier):
+            return
+        saved = facts.checkpoint_of(call)
+        image = virsh.packed("running", lifecycle.document_of(self._world, vm, saved.path.rpartition("/")[0]))
+        if not saved.ours:
+            self._world.write_file(saved.host, saved.path, image, 0o600)
+            return
+        marks = {"VM_ID": vm.number, "DS_ID": saved.datastore.number}
+        self._world.make_volume(saved.definition, saved.memory + _DEFAULT_MIB, marks=marks)
+        with open(self._world.linstor.path(saved.definition), "r+b") as file:
+            file.write(image)
 
     def _context_files(self, call: Call) -> None:
         for word in call.argv[:-3]:

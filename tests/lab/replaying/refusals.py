@@ -36,6 +36,7 @@ def must_fail(world: World, call: Call, before: Snapshot) -> str:
         ("tm", "mv"): lambda: _never_made(world, call, before),
         **dict.fromkeys(_SNAPSHOT_ACTIONS, lambda: _no_snapshot(call, before)),
         ("tm", "resize"): lambda: _no_growth(call, before),
+        ("vmm", "restore_linstor_un"): lambda: _no_checkpoint(call, before),
         ("ds", "export"): lambda: _missing(facts.definition_of(facts.image_of(call).source), before),
     }
     rule = rules.get((call.kind, call.action))
@@ -71,6 +72,11 @@ def _no_snapshot(call: Call, before: Snapshot) -> str:
     if known is None or number is None or number < 0:
         return _missing(definition, before)
     return "" if f"snapshot-{number}" in known.snapshots else f"snapshot {number} of {definition} does not exist"
+
+
+def _no_checkpoint(call: Call, before: Snapshot) -> str:
+    saved = facts.checkpoint_of(call)
+    return _missing(saved.definition, before) if saved.ours else ""
 
 
 def _no_growth(call: Call, before: Snapshot) -> str:
@@ -159,6 +165,19 @@ def _refused(methods: str, path: str) -> _Break:
             yield f"the controller refuses {methods} of {path}"
 
     return breaking
+
+
+@contextlib.contextmanager
+def _no_hypervisor(world: World, call: Call, before: Snapshot) -> Iterator[str]:
+    """Let the host's virsh, or the stock script for VMs that are not ours, fail to save or restore."""
+    saved = facts.checkpoint_of(call)
+    word = call.action.partition("_")[0] if saved.ours else "stock"
+    flag = world.guests.place(saved.host) / f".no-{word}"
+    flag.touch()
+    try:
+        yield f"the {word} on {saved.host} fails"
+    finally:
+        flag.unlink()
 
 
 @contextlib.contextmanager
@@ -271,6 +290,6 @@ _BREAKS: dict[str, _Break] = {
     "snap_create": _refused("POST", r"/snapshots$|/snapshot/multi$"),
     "snap_create_live": _refused("POST", r"/snapshots$|/snapshot/multi$"),
     "snap_delete": _refused("DELETE", "/snapshots/"), "resize": _refused("PUT", "/volume-definitions/"),
-    "cpds": _no_placement, "export": _no_controller,
+    "save_linstor_un": _no_hypervisor, "restore_linstor_un": _no_hypervisor, "cpds": _no_placement, "export": _no_controller,
     "mv": _stuck, "premigrate": _one_disk_refused, "postmigrate": _open_at_loser, "failmigrate": _open_at_loser,
 }

@@ -38,6 +38,8 @@ class Snapshot:
 
     definitions: Mapping[str, Definition]
     files: Mapping[tuple[str, str], str]
+    guests: Mapping[str, str] = field(default_factory=dict)
+    """The domains by name: "running on node1" and the like."""
 
     def links_to(self, host: str, definition: str) -> list[str]:
         """Return the paths on a host that are links to a definition's device."""
@@ -57,8 +59,9 @@ def link_to(definition: str) -> str:
 
 def differences(
     before: Snapshot, after: Snapshot, definitions: Collection[str] = (), files: Collection[tuple[str, str]] = (),
+    guests: Collection[str] = (),
 ) -> list[str]:
-    """Return a sentence for everything that changed, except the definitions and files named."""
+    """Return a sentence for everything that changed, except the definitions, files and guests named."""
     found = []
     for name in sorted({*before.definitions, *after.definitions} - set(definitions)):
         old, new = before.definitions.get(name), after.definitions.get(name)
@@ -70,6 +73,10 @@ def differences(
         was, now = before.files.get(place), after.files.get(place)
         if was != now:
             found.append(f"{place[0]}:{place[1]} was {was or 'not there'}, is {now or 'not there'}")
+    for name in sorted({*before.guests, *after.guests} - set(guests)):
+        was, now = before.guests.get(name), after.guests.get(name)
+        if was != now:
+            found.append(f"the guest {name} was {was or 'not there'}, is {now or 'not there'}")
     return found
 
 

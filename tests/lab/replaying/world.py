@@ -248,7 +248,9 @@ class World:
         for host in (*self.hosts.names, FRONTEND):
             for top in WATCHED if host != FRONTEND else WATCHED[:2]:
                 self._list(host, top, files)
-        return Snapshot(self.linstor.definitions(), files)
+        guests = {guest.name: f"{guest.state} on {guest.host}{', frozen' if guest.frozen else ''}"
+                  for guest in self.guests.all()}
+        return Snapshot(self.linstor.definitions(), files, guests)
 
     def _list(self, host: str, top: str, files: dict[tuple[str, str], str]) -> None:
         root = self.host_path(host, top)
