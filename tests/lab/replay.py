@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional, Union
 
-from lab.hosts import Hosts, LabUnavailable, LoopVolumes, account, isolation, kernel
+from lab.hosts import Hosts, LabUnavailable, account, isolation, kernel
 from lab.oned.recordings import Call, Recording, read_recording, recordings
 from lab.opennebula.frontend import REPOSITORY
 from lab.opennebula.interpreter import open_the_way
@@ -25,6 +25,7 @@ from lab.replaying import effects, facts, lifecycle
 from lab.replaying.case import Case
 from lab.replaying.guests import equip
 from lab.replaying.judge import RULES, failed_cleanly, succeeded
+from lab.replaying.linstor import Volumes
 from lab.replaying.needs import Needs
 from lab.replaying.outage import dead
 from lab.replaying.refusals import injected, must_fail
@@ -57,7 +58,7 @@ class Lab:
         _own_var_tmp()
         self.hosts.start()
         equip(self.hosts)
-        self.volumes = LoopVolumes(None, self.hosts)
+        self.volumes = Volumes(self.hosts)
 
     def close(self) -> None:
         """End hosts and devices."""
@@ -76,24 +77,33 @@ class Lab:
             world.documents.put(call.vm_document)
         lifecycle.settle(world, call)
         needs.prepare(call)
-        if not self._judged(call):
+        wanted = self._wanted(call)
+        if not _ours(call) or not (REPOSITORY / call.script).exists():
             effects.emulate(world, call)
             stuck = lifecycle.follow(world, call)
+            if wanted:
+                return Verdict(call.seq, call.script, WRONG, 0.0, ["not yet: there is no such script"])
             return Verdict(call.seq, call.script, WRONG if stuck else NOT_OURS, 0.0, stuck)
-        if not (REPOSITORY / call.script).exists():
-            effects.emulate(world, call)
-            lifecycle.follow(world, call)
-            return Verdict(call.seq, call.script, WRONG, 0.0, ["not yet: there is no such script"])
         started = time.monotonic()
         complaints = judged(world, call)
+        if not wanted:
+            return Verdict(call.seq, call.script, NOT_OURS)
         status = WRONG if complaints else OK
         return Verdict(call.seq, call.script, status, time.monotonic() - started, complaints)
 
-    def _judged(self, call: Call) -> bool:
-        ours = call.driver == "linstor_un" or call.script.endswith("_linstor_un")
-        known = (call.kind, call.action) in RULES
-        wanted = known if self.actions is None else bool({call.action, f"{call.kind}.{call.action}"} & self.actions)
-        return ours and wanted
+    def _wanted(self, call: Call) -> bool:
+        """Say whether the call counts: every action of ours that has a rule, or those asked for."""
+        if self.actions is None:
+            return _ours(call)
+        return _by_us(call) and bool({call.action, f"{call.kind}.{call.action}"} & self.actions)
+
+
+def _by_us(call: Call) -> bool:
+    return call.driver == facts.LINSTOR_UN or call.script.endswith(f"_{facts.LINSTOR_UN}")
+
+
+def _ours(call: Call) -> bool:
+    return _by_us(call) and (call.kind, call.action) in RULES
 
 
 def _own_var_tmp() -> None:
@@ -107,6 +117,7 @@ def judged(world: World, call: Call) -> list[str]:
     if call.kind == "ds":
         world.learn(facts.datastore_of(call))
     before = world.snapshot()
+    world.loud.clear()
     reason = must_fail(world, call, before)
     with dead(world, facts.dead_host(call)) as contact, injected(world, call, before) as broken:
         outcome = world.oned.finish(world.oned.recorded(call.script, call.argv, call.stdin), CALL_SECONDS)
@@ -117,6 +128,7 @@ def judged(world: World, call: Call) -> list[str]:
             world.owed_premigrate[call.vm_id or 0] = call
     else:
         succeeded(case)
+    case.wrong += world.guests.unknown_commands()
     world.guests.guard()
     return case.wrong
 

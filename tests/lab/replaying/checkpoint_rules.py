@@ -66,8 +66,10 @@ def failed_there(case: Case, reason: str) -> None:
 def _guest(case: Case, name: str) -> str:
     """Return a domain's name in moments; it may be its UUID or its name to oned."""
     tags = (f"<name>{name}</name>", f"<uuid>{name}</uuid>")
-    known = case.world.guests.documents
-    return next((one for one in case.before.guests if one == name or any(tag in known.get(one, "") for tag in tags)), name)
+    for one in case.before.guests:
+        if one == name or any(tag in case.world.guests.documents.get(one, "") for tag in tags):
+            return one
+    return name
 
 
 def _handed_over(case: Case, guest: str, saved: Checkpoint) -> None:

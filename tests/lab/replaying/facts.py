@@ -246,7 +246,8 @@ def checkpoint_of(call: Call) -> Checkpoint:
     root = etree.fromstring(base64.b64decode(call.stdin))
     path, host = (call.argv[1], call.argv[2]) if call.action.startswith("save") else (call.argv[0], call.argv[1])
     item = root.find("DATASTORE")
-    datastore = read_datastore(etree.tostring(item, encoding="unicode")) if item is not None else Datastore(0, "", "", {})
+    assert item is not None
+    datastore = read_datastore(etree.tostring(item, encoding="unicode"))
     memory = max(_number(root.findtext(f"VM/TEMPLATE/{name}")) for name in ("MEMORY", "MEMORY_MAX"))
     return Checkpoint(int(root.findtext("VM/ID", "0")), host, re.sub("/+", "/", path), datastore, memory)
 

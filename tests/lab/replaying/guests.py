@@ -157,6 +157,14 @@ class Guests:
         self.guard()
         return [] if ended.returncode == 0 else [f"{words[0]} on {host}: {' '.join(ended.stderr.split())}"]
 
+    def unknown_commands(self) -> list[str]:
+        """Return what somebody wanted of the hosts' virsh that it does not know, once."""
+        found = [self.place(host) / ".unknown" for host in self._hosts.names]
+        said = [f"the replay's virsh does not know: {path.read_text()}" for path in found if path.exists()]
+        for path in found:
+            path.unlink(missing_ok=True)
+        return said
+
     # DRBD
 
     def written(self) -> dict[str, Guest]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Optional
 
@@ -15,7 +15,7 @@ from lab.controller.faults import Fault
 from lab.controller.router import respond
 from lab.controller.server import Controller
 from lab.controller.volumes import Content
-from lab.hosts import LoopVolumes
+from lab.hosts import Hosts, LoopVolumes
 from lab.replaying import contents
 from lab.replaying.facts import Datastore
 from lab.replaying.snapshot import Definition
@@ -27,6 +27,22 @@ POOL_KIB = 200 << 20
 _DEFAULT_POOL = "data"
 _DEFAULT_STACK = ["DRBD", "STORAGE"]
 _ERROR_UNKNOWN = -(1 << 62) | 999
+
+
+class Volumes(LoopVolumes):
+    """Loop devices that tell whenever bytes of a volume are kept as they are at one moment."""
+
+    def __init__(self, hosts: Hosts) -> None:
+        super().__init__(None, hosts)
+        self.at_moment: Callable[[str], None] = lambda definition: None
+
+    def snapshot(self, content: Content, name: str) -> None:
+        self.at_moment(content.resource)
+        super().snapshot(content, name)
+
+    def clone(self, source: Content, target: Content) -> None:
+        self.at_moment(source.resource)
+        super().clone(source, target)
 
 
 class Linstor:

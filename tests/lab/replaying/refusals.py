@@ -290,6 +290,7 @@ _BREAKS: dict[str, _Break] = {
     "snap_create": _refused("POST", r"/snapshots$|/snapshot/multi$"),
     "snap_create_live": _refused("POST", r"/snapshots$|/snapshot/multi$"),
     "snap_delete": _refused("DELETE", "/snapshots/"), "resize": _refused("PUT", "/volume-definitions/"),
-    "save_linstor_un": _no_hypervisor, "restore_linstor_un": _no_hypervisor, "cpds": _no_placement, "export": _no_controller,
+    "save_linstor_un": _no_hypervisor, "restore_linstor_un": _no_hypervisor,
+    "cpds": _no_placement, "export": _no_controller,
     "mv": _stuck, "premigrate": _one_disk_refused, "postmigrate": _open_at_loser, "failmigrate": _open_at_loser,
 }

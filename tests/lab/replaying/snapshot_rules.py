@@ -26,6 +26,7 @@ def snap_create(case: Case) -> None:
         return
     attached_to(case, name, before.attached)
     _has_snapshots(case, name, after, before.snapshots | {f"snapshot-{number}"})
+    quiet(case, name)
     missing = case.world.linstor.snapshot_missing(name, f"snapshot-{number}")
     case.unless(not missing, f"snapshot-{number} of {name} {missing}")
     size = after.props.get(f"Aux/one/SNAPSHOT_{number}/DISK_SIZE", "")
@@ -33,6 +34,11 @@ def snap_create(case: Case) -> None:
     _has_props(case, name, {**after_mark(number, after.props), **_without(before.props, [number])})
     still(case, name)
     case.world.remember_snapshot(name, number)
+
+
+def quiet(case: Case, name: str) -> None:
+    """A moment of a running guest's disk is kept only while the guest is frozen or suspended."""
+    case.unless(name not in case.world.loud, f"{name} was copied at a moment when its guest could write")
 
 
 def after_mark(number: int, props: Mapping[str, str]) -> dict[str, str]:

@@ -125,15 +125,15 @@ def end(place: Path) -> None:
     place.rmdir()
 
 
-def say_state(name: str) -> None:
+def say_state(name: str, *options: str) -> None:
     print((find(name) / "state").read_text() + "\n")
 
 
-def dump(name: str) -> None:
+def dump(name: str, *options: str) -> None:
     print((find(name) / "xml").read_text())
 
 
-def memory(name: str) -> None:
+def memory(name: str, *options: str) -> None:
     size = re.search(r"<memory[^>]*>(\d+)", (find(name) / "xml").read_text())
     print(f"actual {size[1] if size else 0}\nrss {int(size[1]) // 2 if size else 0}\n")
 
@@ -273,7 +273,7 @@ def destroy(name: str) -> None:
 
 
 COMMANDS = {
-    "domstate": say_state, "dumpxml": lambda name, *options: dump(name), "dommemstat": lambda name, *options: memory(name),
+    "domstate": say_state, "dumpxml": dump, "dommemstat": memory,
     "suspend": suspend, "resume": resume, "domfsfreeze": freeze, "domfsthaw": thaw, "save": save, "restore": restore,
     "save-image-dumpxml": dump_image, "list": listing, "destroy": destroy, "create": create,
     "attach-device": attach, "detach-disk": detach, "domtime": nothing,

@@ -12,7 +12,7 @@ from lab.oned import answers
 from lab.replaying import facts
 from lab.replaying.case import Case, attached_to, complete, holds_content, kept, still
 from lab.replaying.contents import fingerprint
-from lab.replaying.snapshot_rules import disk_definition
+from lab.replaying.snapshot_rules import disk_definition, quiet
 
 _MEMBERS = ("IMPORT_SOURCE", "MD5", "SIZE", "FORMAT", "DISPOSE")
 _CHUNK = 1 << 20
@@ -36,6 +36,7 @@ def cpds(case: Case) -> None:
     case.read(answers.read_nothing)
     source, target = disk_definition(case), facts.definition_of(case.call.argv[1])
     number = int(case.call.argv[2])
+    quiet(case, source)
     case.nothing_else_changed([target])
     before = case.before.definitions[source]
     content, size = (case.world.known.get(source), before.size) if number < 0 else case.world.snapped[source, number]

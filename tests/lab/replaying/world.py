@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from lab.hosts import Hosts, LoopVolumes, account, isolation
+from lab.hosts import Hosts, account, isolation
 from lab.oned.driver import Oned
 from lab.oned.recordings import Call, Recording
 from lab.oned.release import Release, release
@@ -24,7 +24,7 @@ from lab.opennebula import install_frontend
 from lab.replaying import contents, facts
 from lab.replaying.facts import Datastore, Place
 from lab.replaying.guests import Guests
-from lab.replaying.linstor import Linstor, replica_count
+from lab.replaying.linstor import Linstor, Volumes, replica_count
 from lab.replaying.snapshot import Definition, Snapshot
 from lab.replaying.sources import Sources
 
@@ -54,7 +54,7 @@ class Migration:
 class World:
     """Everything a recording's calls meet. Hosts and their sshd live on from recording to recording."""
 
-    def __init__(self, recording: Recording, hosts: Hosts, volumes: LoopVolumes, linstor_version: str) -> None:
+    def __init__(self, recording: Recording, hosts: Hosts, volumes: Volumes, linstor_version: str) -> None:
         self.hosts = hosts
         self.work = isolation.BASE / "replay"
         self.work.mkdir(exist_ok=True)
@@ -76,8 +76,16 @@ class World:
         self.migrations: dict[int, Migration] = {}
         self.owed_premigrate: dict[int, Call] = {}
         """Calls that did not do their work, should the recorded guest be migrated all the same."""
+        self.loud: list[str] = []
+        """The definitions whose bytes were kept by the present call while their guest could write."""
+        volumes.at_moment = self._listen
         self.source_fingerprints: dict[str, str] = {}
         self.source_sizes: dict[str, int] = {}
+
+    def _listen(self, definition: str) -> None:
+        guest = self.guests.written().get(definition)
+        if guest and not guest.quiet:
+            self.loud.append(definition)
 
     def __enter__(self) -> World:
         self.linstor.controller.start("127.0.0.1", 3370)
