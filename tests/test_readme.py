@@ -52,8 +52,9 @@ class Machine:
     def __init__(self, directory: Path) -> None:
         self.location = directory
         (directory / "var/remotes").mkdir(parents=True)
-        (directory / "etc").mkdir()
+        (directory / "etc/vmm_exec").mkdir(parents=True)
         (directory / "etc/oned.conf").write_text(block_after("### oned.conf"))
+        (directory / "etc/vmm_exec/vmm_execrc").write_text(block_after("`vmm_exec/vmm_execrc`"))
         self.cluster = Cluster("1.33")
         for name in ("node1", "node2", "node3"):
             self.cluster.add_node(name)

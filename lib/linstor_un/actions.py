@@ -45,5 +45,8 @@ ACTIONS = {
     "tm.delete": Action("disks.delete", "disks.delete"),
     "tm.mvds": Action("disks.mvds", "disks.mvds"),
     "tm.resize": Action("disks.resize", "resizing.resize"),
+    "tm.snap_create": Action("disks.disk_snapshot", "disk_snapshots.create"),
+    "tm.snap_create_live": Action("disks.disk_snapshot", "disk_snapshots.create_live"),
+    "tm.snap_delete": Action("disks.disk_snapshot", "disk_snapshots.delete"),
     "tm.monitor": Action("datastore.monitor", "monitoring.system_datastore"),
 }

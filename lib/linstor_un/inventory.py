@@ -97,6 +97,11 @@ class Snapshot(NamedTuple):
         """Taken on every node that was asked."""
         return "SUCCESSFUL" in self.flags
 
+    @property
+    def pending(self) -> bool:
+        """LINSTOR is about to take it: it has neither succeeded nor failed."""
+        return not self.flags
+
 
 class Node(NamedTuple):
     """A LINSTOR node."""
@@ -116,7 +121,10 @@ class Group(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """A storage pool on one node. Capacities are None while its satellite is offline."""
+    """A storage pool on one node. Capacities are None while its satellite is offline.
+
+    `snapshots` is whether it can take them: thick LVM and files without reflinks cannot.
+    """
 
     name: str
     node: str
@@ -124,6 +132,7 @@ class Pool(NamedTuple):
     free: Optional[Kib]
     total: Optional[Kib]
     shared_space: str
+    snapshots: bool = True
 
     @property
     def thin(self) -> bool:

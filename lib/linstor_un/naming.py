@@ -36,6 +36,11 @@ RUN = AUX + "RUN"
 ON_NO_QUORUM = "DrbdOptions/Resource/on-no-quorum"
 AUTO_QUORUM = "DrbdOptions/auto-quorum"
 
+# A copy of an older state is written over it, or was until an action was killed: what it holds is of two states.
+REVERTING = "reverting"
+
+_SNAPSHOT = re.compile(r"snapshot-(0|[1-9][0-9]{0,17})\Z")
+_SNAPSHOT_MARK = re.compile(re.escape(AUX) + r"SNAPSHOT_([0-9]{1,18})/")
 _DEFINITION = r"[A-Za-z_][A-Za-z0-9_-]{1,47}\Z"
 _SOURCE = r"/dev/drbd/by-res/(?P<name>[^/]+)/0\Z"
 _DISK_PATH = r"(?P<base>/.*)/(?P<ds>[0-9]+)/(?P<vm>[0-9]+)/disk\.(?P<disk>[0-9]+)\Z"
@@ -50,6 +55,37 @@ def image_definition(image_id: int) -> DefinitionName:
 def disk_definition(vm_id: int, disk_id: int) -> DefinitionName:
     """Return the resource definition of a VM's own disk, cloned or volatile."""
     return DefinitionName(f"one-vm-{vm_id}-disk-{disk_id}")
+
+
+def disk_snapshot(snapshot_id: int) -> str:
+    """Return the name of a disk's or image's snapshot. Arguments: snapshot_id, as oned counts."""
+    return f"snapshot-{snapshot_id}"
+
+
+def snapshot_number(name: str) -> Optional[int]:
+    """Return the number of a snapshot that oned knows, None for anybody else's."""
+    match = _SNAPSHOT.match(name)
+    return int(match[1]) if match else None
+
+
+def snapshot_size(snapshot_id: int) -> str:
+    """Return the mark that has a snapshot's size in KiB, for the monitoring: it is found with the definition."""
+    return f"{AUX}SNAPSHOT_{snapshot_id}/DISK_SIZE"
+
+
+def snapshot_date(snapshot_id: int) -> str:
+    """Return the mark that has the time at which oned ordered a snapshot.
+
+    oned up to 5.12 counts from 0 again when a disk has no snapshots any more, so that a number does not tell
+    whether a snapshot is the ordered one or a forgotten one.
+    """
+    return f"{AUX}SNAPSHOT_{snapshot_id}/DATE"
+
+
+def marked_snapshot(mark: str) -> Optional[int]:
+    """Return the number of the snapshot that a mark is about, None for other marks."""
+    match = _SNAPSHOT_MARK.match(mark)
+    return int(match[1]) if match else None
 
 
 def by_res(definition: str) -> str:

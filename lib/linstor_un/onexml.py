@@ -7,7 +7,7 @@ nothing is fetched, and a document type declaration is refused, because oned wri
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Optional
 
 from lxml import etree
@@ -83,6 +83,18 @@ class History(NamedTuple):
     tm_mad: str
 
 
+class DiskSnapshot(NamedTuple):
+    """A snapshot of a VM's disk, from the moment on when oned orders it: `date` is that moment, in seconds.
+
+    `size` is DISK/SIZE of then.
+    """
+
+    disk_id: int
+    id: int
+    date: str
+    size: Optional[Mib]
+
+
 class Vm(NamedTuple):
     """A VM. `history` is oldest first."""
 
@@ -92,10 +104,15 @@ class Vm(NamedTuple):
     deploy_id: str
     disks: tuple[Disk, ...]
     history: tuple[History, ...]
+    snapshots: tuple[DiskSnapshot, ...]
 
     def disk(self, disk_id: int) -> Optional[Disk]:
         """Return the disk of this id, or None."""
         return next((disk for disk in self.disks if disk.id == disk_id), None)
+
+    def snapshot(self, disk_id: int, snapshot_id: int) -> Optional[DiskSnapshot]:
+        """Return the snapshot of a disk, or None."""
+        return next((one for one in self.snapshots if (one.disk_id, one.id) == (disk_id, snapshot_id)), None)
 
 
 class Host(NamedTuple):
@@ -152,6 +169,7 @@ def parse_vm(document: bytes) -> Vm:
             History(_text(record, "HOSTNAME"), _required(record, "DS_ID"), _text(record, "TM_MAD"))
             for record in root.iterfind("HISTORY_RECORDS/HISTORY")
         ),
+        tuple(_snapshots(root)),
     )
 
 
@@ -238,6 +256,12 @@ def _disk(element: etree._Element) -> Disk:
         tm_mad=_text(element, "TM_MAD"),
         datastore_id=_natural(element, "DATASTORE_ID"),
     )
+
+
+def _snapshots(vm: etree._Element) -> Iterator[DiskSnapshot]:
+    for disk in vm.iterfind("SNAPSHOTS"):
+        for one in disk.iterfind("SNAPSHOT"):
+            yield DiskSnapshot(_required(disk, "DISK_ID"), _required(one, "ID"), _text(one, "DATE"), _size(one, "SIZE"))
 
 
 def _attributes(template: Optional[etree._Element]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from lab.controller import router
+from lab.controller import router, snapshots
 from lab.controller.cluster import Cluster, Definition
 from lab.controller.server import Controller
 from lab.controller.volumes import Content
@@ -119,6 +119,9 @@ class Site:
         """Be as new: no definitions, files, documents, faults or openers, everything online."""
         self.controller.faults.clear()
         for definition in list(self.cluster.definitions.values()):
+            for snapshot in definition.snapshots.values():
+                for node in list(snapshot.taken):
+                    snapshots.drop_from(self.cluster, None, definition, snapshot, node)
             for resource in definition.resources.values():
                 shared = "DRBD" in resource.layers
                 with contextlib.suppress(OSError, KeyError):

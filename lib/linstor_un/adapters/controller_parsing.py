@@ -106,4 +106,5 @@ def pool(item: Mapping[str, Any]) -> Pool:
         free=None if free is None else Kib(free),
         total=None if total is None else Kib(total),
         shared_space=item.get("free_space_mgr_name") or f"{item['node_name']};{item['storage_pool_name']}",
+        snapshots=item.get("supports_snapshots", True),
     )

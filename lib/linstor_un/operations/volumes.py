@@ -14,7 +14,7 @@ from typing import Callable, NamedTuple, Optional
 from .. import placement
 from ..errors import Exists, Failed, InUse, NotEnoughSpace, NotFound, Refused, Unsupported
 from ..inventory import DRBD, Definition, Pool, Replica
-from ..naming import AUX, CREATING, DELETING, RUN, STATE, by_res
+from ..naming import AUX, CREATING, DELETING, REVERTING, RUN, STATE, by_res
 from ..placement import Fate
 from ..retry import until
 from ..settings import Settings
@@ -96,13 +96,24 @@ def look(controller: Controller, name: str, settings: Settings, size: Kib) -> Vo
 def existing(definition: Definition, controller: Controller, settings: Settings) -> Volume:
     """Return the volume of a definition that was read before, one request.
 
-    Raises Unsupported when it has no volume, InUse when LINSTOR is deleting it.
+    Raises Unsupported when it has no volume, InUse when LINSTOR is deleting it, Refused when it is between two states.
     """
-    if definition.deleting:
-        placement.fate(definition, {})
+    if definition.deleting or definition.props.get(STATE) == REVERTING:
+        require_whole(definition)
     if definition.size is None:
         raise Unsupported(f"{definition.name} has no volume on LINSTOR; its creation was interrupted, remove it")
     return look(controller, definition.name, settings, definition.size)
+
+
+def require_whole(definition: Definition) -> None:
+    """Raise InUse for a volume that LINSTOR is deleting, Refused for one whose content is half of something."""
+    if definition.deleting:
+        placement.fate(definition, {})
+    state = definition.props.get(STATE)
+    if state == REVERTING:
+        raise Refused(f"{definition.name} is half-way back to a snapshot, for its revert was interrupted; revert again")
+    if state:
+        raise Refused(f"{definition.name} is not complete (STATE={state}); its creation or deletion was interrupted")
 
 
 def settle_name(world: World, controller: Controller, wanted: Wanted, found: Optional[Definition]) -> bool:

@@ -34,17 +34,41 @@ def datastore(number: int, kind: int = 0, *, tm_mad: str = "linstor_un", **templ
 
 def image(
     version: Union[str, Release], number: int, *, path: str = "", source: str = "", size: int = 64, kind: int = 0,
-    format: str = "", fs: str = "", template: Optional[Values] = None, **more: Union[str, int],
+    format: str = "", fs: str = "", template: Optional[Values] = None, target: int = -1,
+    snapshots: Sequence[int] = (), **more: Union[str, int],
 ) -> str:
-    """An image of `size` MiB; up to 5.12 `fs` (or "save_as" as format) is sent as FSTYPE, later as FORMAT and FS."""
+    """An image of `size` MiB; up to 5.12 `fs` (or "save_as" as format) is sent as FSTYPE, later as FORMAT and FS.
+
+    Arguments: target, the snapshot that an action is about; snapshots, the numbers of all that oned knows.
+    """
     wanted = version if isinstance(version, Release) else release(version)
     shape: Values = {"FORMAT": format, "FS": fs} if wanted.has_image_format else {"FSTYPE": fs or format}
     head = _values(
         ID=number, UID=0, GID=0, UNAME="oneadmin", GNAME="oneadmin", NAME=f"image{number}", TYPE=kind,
-        DISK_TYPE=2, PERSISTENT=0, SOURCE=source, PATH=path, **shape, SIZE=size, STATE=4, TARGET_SNAPSHOT=-1, **more,
+        DISK_TYPE=2, PERSISTENT=0, SOURCE=source, PATH=path, **shape, SIZE=size, STATE=4, TARGET_SNAPSHOT=target,
+        **more,
     )
-    snapshots = element("SNAPSHOTS", CURRENT_BASE=-1, NEXT_SNAPSHOT=0)
-    return element("IMAGE", head + element("TEMPLATE", **(template or {})) + snapshots)
+    listed = _snapshots([Snapshot(number, size=size) for number in snapshots])
+    return element("IMAGE", head + element("TEMPLATE", **(template or {})) + listed)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot of a disk or image as oned lists it, from the moment on when it orders it (`date`, seconds)."""
+
+    number: int
+    disk: int = 0
+    date: int = 1795327207
+    size: int = 64
+
+
+def _snapshots(listed: Sequence[Snapshot], **head: int) -> str:
+    every = "".join(
+        element("SNAPSHOT", ID=one.number, DATE=one.date, NAME=f"s{one.number}", PARENT=-1, SIZE=one.size)
+        for one in listed
+    )
+    following = max((one.number for one in listed), default=-1) + 1
+    return element("SNAPSHOTS", every, ALLOW_ORPHANS="YES", CURRENT_BASE=-1, **head, NEXT_SNAPSHOT=following)
 
 
 @dataclass(frozen=True)
@@ -78,11 +102,12 @@ class DiskDocument:
 def vm(
     number: int, disks: Sequence[DiskDocument] = (), *, hosts: Sequence[str] = ("node1",), datastore: int = 101,
     state: int = 3, lcm_state: int = 1, context: int = -1, tm_mad: str = "linstor_un",
-    records: Sequence[tuple[str, int]] = (),
+    records: Sequence[tuple[str, int]] = (), snapshots: Sequence[Snapshot] = (),
 ) -> str:
     """A VM on the last of `hosts` in system datastore `datastore`; `context` is the disk id of its context.
 
-    Arguments: records, in place of hosts and datastore: where it was, each a host and a system datastore.
+    Arguments: records, in place of hosts and datastore: where it was, each a host and a system datastore; snapshots, of
+    its disks.
     """
     head = _values(
         ID=number, UID=0, GID=0, UNAME="oneadmin", GNAME="oneadmin", NAME=f"vm{number}", LAST_POLL=0,
@@ -99,7 +124,9 @@ def vm(
     )
     template = element("TEMPLATE", template, MEMORY=128, CPU="0.1", TM_MAD_SYSTEM=tm_mad, VMID=number)
     body = head + "<MONITORING></MONITORING>" + template + "<USER_TEMPLATE></USER_TEMPLATE>"
-    return element("VM", body + element("HISTORY_RECORDS", history))
+    numbers = sorted({one.disk for one in snapshots})
+    listed = "".join(_snapshots([one for one in snapshots if one.disk == disk], DISK_ID=disk) for disk in numbers)
+    return element("VM", body + element("HISTORY_RECORDS", history) + listed)
 
 
 def host(number: int, name: str, state: int = 2) -> str:

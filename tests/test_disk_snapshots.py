@@ -1,0 +1,231 @@
+"""Snapshots of VMs' disks, by the scripts as oned calls them: what they hold, what is left of them, what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from lab.controller.faults import Fault
+from lab.controller.features import Version
+from lab.oned import documents as D
+from lab.site import Site
+from linstor_un.naming import by_res
+from site_support import done, failed, leave_half_made, marks, opened
+from snapshot_support import (
+    CLONED,
+    DISK,
+    IMAGE,
+    PERSISTENT,
+    begins,
+    by_somebody_else,
+    delete,
+    held,
+    make_vm,
+    names,
+    order,
+    snapshot,
+    snapshot_marks,
+    write,
+)
+
+pytestmark = pytest.mark.slow
+
+SITE = {"pools": {"thin": "LVM_THIN", "thick": "LVM", "zfs": "ZFS_THIN"}}
+LINSTOR = ("1.20", "1.27", "1.31", "1.33", "1.34")
+
+
+@pytest.fixture(autouse=True)
+def placed_alike(site: Site) -> Iterator[None]:
+    """Let all volumes get their replicas on the same nodes: node3 has none."""
+    site.cluster.prefer = lambda _: ["node1", "node2"]
+    yield
+    site.cluster.prefer = lambda _: []
+
+
+@pytest.fixture(params=LINSTOR)
+def everywhere(site: Site, request: pytest.FixtureRequest) -> Iterator[Site]:
+    """The site with each version of LINSTOR."""
+    site.cluster.version = Version(request.param)
+    site.reset()
+    yield site
+    site.cluster.version = Version("1.33")
+
+
+# --- taking -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("disk", [CLONED, PERSISTENT], ids=["own", "persistent"])
+def test_t25_a_snapshot_holds_the_bytes_of_then_and_is_marked_with_the_disks_size(
+    everywhere: Site, disk: D.DiskDocument
+) -> None:
+    site = everywhere
+    name = make_vm(site, disk)
+    before = marks(site, name)
+    for number, text in enumerate(("first", "other")):
+        write(site, name, text)
+        done(order(site, number, disk, date=1000 + number))
+    write(site, name, "later")
+
+    assert names(site, name) == ["snapshot-0", "snapshot-1"]
+    assert [held(site, name, one, 5) for one in names(site, name)] == ["first", "other"]
+    assert begins(site, name, 5) == "later"
+    size = str(8 << 10)
+    assert snapshot_marks(site, name) == {
+        "0/DISK_SIZE": size, "0/DATE": "1000", "1/DISK_SIZE": size, "1/DATE": "1001",
+    }  # fmt: skip
+    assert before.items() <= marks(site, name).items()
+    assert site.attached(name) == ["node3"] and site.holders(name) == ["node1", "node2"]
+
+
+def test_a_rerun_of_the_same_order_keeps_its_snapshot(everywhere: Site) -> None:
+    site = everywhere
+    make_vm(site)
+    write(site, DISK, "first")
+    done(order(site, 0))
+    taken = snapshot(site, DISK, "snapshot-0").uuid
+    write(site, DISK, "later")
+    outcome = done(order(site, 0))
+    assert "was taken by an interrupted run" in outcome.stderr
+    assert snapshot(site, DISK, "snapshot-0").uuid == taken and held(site, DISK, "snapshot-0", 5) == "first"
+
+
+@pytest.mark.parametrize("left", ["without marks", "of an older order", "failed"])
+def test_what_is_left_of_something_else_is_not_taken_for_the_disk_of_now(everywhere: Site, left: str) -> None:
+    site = everywhere
+    make_vm(site)
+    write(site, DISK, "older")
+    if left == "without marks":
+        by_somebody_else(site, DISK, "snapshot-0")
+    else:
+        done(order(site, 0, date=999))
+    if left == "failed":
+        snapshot(site, DISK, "snapshot-0").flags = ["FAILED_DEPLOYMENT"]
+    write(site, DISK, "today")
+    outcome = done(order(site, 0, date=999 if left == "failed" else 1000))
+    assert "replacing snapshot snapshot-0" in outcome.stderr
+    assert held(site, DISK, "snapshot-0", 5) == "today" and names(site, DISK) == ["snapshot-0"]
+
+
+def test_a_snapshot_that_linstor_still_takes_is_waited_for(site: Site) -> None:
+    make_vm(site)
+    done(order(site, 0))
+    taken = snapshot(site, DISK, "snapshot-0")
+    flags, taken.flags = taken.flags, []
+    looks: list[int] = []
+
+    class Settling(Fault):
+        def hits(self, method: str, path: str) -> bool:
+            if method == "GET" and path.endswith("view/snapshots"):
+                looks.append(1)
+                if len(looks) == 3:
+                    taken.flags = flags
+            return False
+
+    site.controller.faults.add(Settling("drop"))
+    done(order(site, 0))
+    assert len(looks) == 3 and snapshot(site, DISK, "snapshot-0") is taken
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_pool_without_snapshots_is_refused_before_anything_happens(site: Site, live: bool) -> None:
+    site.datastores(STORAGE_POOL="thick", REPLICA_COUNT=2)
+    make_vm(site)
+    site.controller.faults.log.clear()
+    said = failed(order(site, 0, live=live))
+    assert f"{DISK} is in pool thick of kind LVM on node1, which cannot take snapshots" in said
+    assert {entry["method"] for entry in site.controller.faults.log} == {"GET"}
+
+
+def test_a_disk_that_is_incomplete_or_somebody_elses_gets_no_snapshot(site: Site) -> None:
+    make_vm(site)
+    leave_half_made(site, DISK)
+    assert "is not complete (STATE=creating)" in failed(order(site, 0))
+    found = site.definition(DISK)
+    assert found
+    found.props.update({"Aux/one/STATE": "reverting"})
+    assert "is half-way back to a snapshot" in failed(order(site, 0))
+    del found.props["Aux/one/STATE"]
+    found.flags.append("DELETE")
+    assert "still being deleted" in failed(order(site, 0))
+    found.flags.remove("DELETE")
+    found.props["Aux/one/VM_ID"] = "9"
+    assert "is marked VM_ID=9" in failed(order(site, 0))
+    site.rest("DELETE", f"/v1/resource-definitions/{DISK}")
+    assert f"{DISK} does not exist" in failed(order(site, 0))
+
+
+def test_a_disk_whose_replicas_differ_gets_no_snapshot_and_no_mark(site: Site) -> None:
+    make_vm(site)
+    found = site.definition(DISK)
+    assert found
+    found.resources["NODE1"].strayed = {"NODE2"}
+    site.controller.faults.log.clear()
+    assert "have differing data" in failed(order(site, 0))
+    assert "have differing data" in failed(delete(site, 0))
+    assert {entry["method"] for entry in site.controller.faults.log} == {"GET"}
+
+
+def test_a_refused_snapshot_leaves_no_mark(site: Site) -> None:
+    make_vm(site)
+    refusal = {"ret_code": -4611686018427387904 | 979, "message": "Cannot create snapshot, not all UpToDate"}
+    site.controller.faults.add(Fault("refuse", method="POST", path="/snapshots", entries=[refusal]))
+    assert "not all UpToDate" in failed(order(site, 0))
+    assert not snapshot_marks(site, DISK) and not names(site, DISK)
+
+
+# --- deleting -----------------------------------------------------------------------------------------------------
+
+
+def test_t18_deleting_a_snapshot_takes_its_marks_along_and_leaves_what_is_not_ours(everywhere: Site) -> None:
+    site = everywhere
+    make_vm(site)
+    for number in (0, 1, 10):
+        done(order(site, number))
+    for foreign in ("snapshot-0x", "nightly", "one-vm-70-disk-3", "snapshot-01"):
+        by_somebody_else(site, DISK, foreign)
+    with opened(site, "node3", by_res(DISK)):
+        for _ in range(2):
+            done(delete(site, 0))
+            assert names(site, DISK) == [
+                "nightly", "one-vm-70-disk-3", "snapshot-01", "snapshot-0x", "snapshot-1", "snapshot-10",
+            ]  # fmt: skip
+            assert {mark.split("/")[0] for mark in snapshot_marks(site, DISK)} == {"1", "10"}
+
+
+def test_d14_the_marks_go_after_the_snapshot_and_one_that_stays_stops_nothing(site: Site) -> None:
+    make_vm(site)
+    done(order(site, 0))
+    site.controller.faults.add(Fault("refuse", method="DELETE", path="snapshots/snapshot-0"))
+    failed(delete(site, 0))
+    assert names(site, DISK) == ["snapshot-0"] and len(snapshot_marks(site, DISK)) == 2
+
+    site.controller.faults.add(Fault("refuse", method="PUT", path=DISK))
+    outcome = done(delete(site, 0))
+    assert f"marks of {DISK} for snapshot-0 stay" in outcome.stderr and not names(site, DISK)
+    # The rest goes with the next deletion of that number.
+    done(delete(site, 0))
+    assert not snapshot_marks(site, DISK)
+
+
+def test_a_snapshot_of_a_disk_that_is_gone_is_gone(site: Site) -> None:
+    make_vm(site)
+    site.rest("DELETE", f"/v1/resource-definitions/{DISK}")
+    done(delete(site, 0))
+
+
+def test_a_snapshot_of_somebody_elses_disk_stays(site: Site) -> None:
+    make_vm(site)
+    done(order(site, 0))
+    found = site.definition(DISK)
+    assert found
+    found.props["Aux/one/VM_ID"] = "9"
+    assert "is marked VM_ID=9" in failed(delete(site, 0))
+    assert names(site, DISK) == ["snapshot-0"]
+
+
+def test_snapshots_of_a_persistent_image_stay_with_it(site: Site) -> None:
+    make_vm(site, PERSISTENT)
+    done(order(site, 0, PERSISTENT))
+    done(site.oned.tm("mvds", site.disk_word("node3", 7, 0), by_res(IMAGE), 7, 100))
+    assert names(site, IMAGE) == ["snapshot-0"]
+    assert {key.split("/")[0] for key in marks(site, IMAGE)} == {"IMAGE_ID", "SNAPSHOT_0"}
