@@ -22,7 +22,7 @@ class Budget:
 
 
 _PLACED = "where LINSTOR put the replicas is read back: its answer may be a success without any"
-_LOOK = "marks and openers are looked at before anything is removed, and snapshots are removed one by one"
+_LOOK = "marks, and openers behind satellites that are away, are looked at before anything is removed"
 _TWO_HOSTS = "the copy is made on a holder of both volumes, the VM is on another host"
 _MARKED = "a persistent image is marked as its VM's disk, for the monitoring"
 _STAGED = "the image is looked at, checked and converted on the host, and what was staged there goes"
@@ -37,7 +37,7 @@ BUDGETS = {
     "cp qcow2": Budget(3, 9, 1, goal=(4, 1), reason=_STAGED),
     "mkfs": Budget(3, 2, 1, goal=(3, 1)),
     "image clone": Budget(5, 2, 1, goal=(5, 1)),
-    "rm": Budget(6, 0, 0, goal=(3, 0), reason=_LOOK),
+    "rm": Budget(6, 0, 0, goal=(3, 0), reason=f"{_LOOK}; only a refused deletion tells that an image has snapshots"),
     "monitor": Budget(1, 0, 0, goal=(1, 0)),
     "clone copy": Budget(6, 3, 2, goal=(5, 1), reason=f"{_PLACED}; {_TWO_HOSTS}"),
     "clone copy, source in use": Budget(6, 3, 2, goal=(5, 1), reason=f"{_PLACED}; {_TWO_HOSTS}"),
@@ -47,8 +47,8 @@ BUDGETS = {
     "mkimage": Budget(4, 3, 2, goal=(4, 1), reason=_TWO_HOSTS),
     "mkswap": Budget(4, 3, 2, goal=(4, 1), reason=_TWO_HOSTS),
     "context": Budget(0, 0, 0, goal=(0, 0)),
-    "delete disk": Budget(6, 1, 1, goal=(3, 1), reason=_LOOK),
-    "delete disk, snapshot mode": Budget(7, 1, 1, goal=(4, 1), reason=_LOOK),
+    "delete disk": Budget(5, 1, 1, goal=(3, 1), reason=_LOOK),
+    "delete disk, snapshot mode": Budget(6, 1, 1, goal=(4, 1), reason=_LOOK),
     "delete linked disk": Budget(3, 1, 1, goal=(2, 1), reason=_MARKED),
     "delete directory": Budget(0, 1, 1, goal=(0, 1)),
     "mvds": Budget(3, 1, 1, goal=(2, 1), reason=_MARKED),

@@ -127,8 +127,8 @@ class Definitions(Reads):
     def delete(self, name: str) -> None:
         """See `world.Controller.delete`.
 
-        LINSTOR 1.32.0 to 1.33.1 flag the definition DELETE before they check for snapshots and openers, so the
-        caller looks for both first. Only DRBD's openers are known to LINSTOR: elsewhere it deletes what is mounted.
+        LINSTOR up to 1.33.1 flags the definition DELETE before it looks for openers, so the caller looks first.
+        Only DRBD's openers are known to LINSTOR: elsewhere it deletes what is mounted.
         """
         doing = f"delete {name}"
 

@@ -14,7 +14,7 @@ from typing import Callable, NamedTuple, Optional
 from .. import placement
 from ..errors import Exists, Failed, InUse, NotEnoughSpace, NotFound, Refused, Unsupported
 from ..inventory import DRBD, Definition, Pool, Replica
-from ..naming import AUX, CREATING, DELETING, REVERTING, RUN, STATE, by_res
+from ..naming import AUX, CREATING, DELETING, REVERTING, RUN, STATE, by_res, marked_snapshot
 from ..placement import Fate
 from ..retry import until
 from ..settings import Settings
@@ -254,7 +254,8 @@ def remove(world: World, controller: Controller, name: str, marks: Mapping[str, 
         raise Exists(f"{name} is marked {other}, so it belongs to something else and is left alone")
     try:
         require_closed(world, look(controller, name, settings, found.size or Kib(0)))
-        _delete_when_closed(world, controller, name)
+        snapshots = any(marked_snapshot(key) is not None for key in found.props)
+        _delete_when_closed(world, controller, name, snapshots)
     except (InUse, Failed):
         if not found.deleting and found.props.get(STATE) != DELETING:
             controller.mark(name, {STATE: DELETING})
@@ -280,16 +281,24 @@ def require_closed(world: World, volume: Volume) -> None:
             raise InUse(f"{volume.name} is open on {replica.node}; stop what uses it there and retry")
 
 
-def _delete_when_closed(world: World, controller: Controller, name: str) -> None:
+def _delete_when_closed(world: World, controller: Controller, name: str, snapshots: bool = False) -> None:
+    """Delete a definition with its snapshots. Arguments: snapshots, whether it is known to have some."""
+    if snapshots:
+        _delete_snapshots(controller, name)
+
     def step() -> None:
         try:
             controller.delete(name)
         except Exists:
-            for snapshot in controller.snapshots(name):
-                controller.delete_snapshot(name, snapshot.name)
+            _delete_snapshots(controller, name)
             controller.delete(name)
 
     when_closed(world, step)
+
+
+def _delete_snapshots(controller: Controller, name: str) -> None:
+    for snapshot in controller.snapshots(name):
+        controller.delete_snapshot(name, snapshot.name)
 
 
 def when_closed(world: World, step: Callable[[], None]) -> None:

@@ -20,7 +20,8 @@ IMAGE_FILES = Path("/var/tmp/import")
 DISK = f"one-vm-{VM}-disk-0"
 _PLAIN_SOURCE = scene.image(SOURCE, snapshots=("one-vm-70-disk-3",))
 _OWN_DISK = scene.Volume(
-    DISK, {**scene.vm_marks(VM, 0), "ORIGIN": f"one-image-{SOURCE}"}, attached=(HOST,), snapshots=("snapshot-0",)
+    DISK, {**scene.vm_marks(VM, 0), "ORIGIN": f"one-image-{SOURCE}", "SNAPSHOT_0/DISK_SIZE": "8192"}, attached=(HOST,),
+    snapshots=("snapshot-0",),
 )
 _FREE_PERSISTENT = scene.image(PERSISTENT)
 _USED_PERSISTENT = scene.Volume(
