@@ -81,7 +81,7 @@ def resource(name: str, node: str, flags: tuple[str, ...] = (), drbd: bool = Tru
 class ScriptedController:
     """Answers by "METHOD path"; the last of several answers to one question is repeated."""
 
-    def __init__(self, rest: str = "1.27.0", tls: Optional[ssl.SSLContext] = None) -> None:
+    def __init__(self, rest: str = "1.27.0", tls: Optional[ssl.SSLContext] = None, port: int = 0) -> None:
         self.script: list[tuple[re.Pattern[str], list[Answer]]] = []
         self.requests: list[tuple[str, str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -117,7 +117,7 @@ class ScriptedController:
             def handle_error(self, *_: Any) -> None:
                 """A client that refuses our certificate ends the handshake: expected."""
 
-        self.server = Server(("127.0.0.1", 0), Handler)
+        self.server = Server(("127.0.0.1", port), Handler)
         self.port = self.server.server_address[1]
         self.thread = threading.Thread(target=lambda: self.server.serve_forever(poll_interval=0.02), daemon=True)
         self.thread.start()

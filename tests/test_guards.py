@@ -161,7 +161,8 @@ HEAVY = {"linstor", "pyone", "click", "xmlrpc"}
 
 def document(datastore: int = 100, **image: str) -> str:
     inside = documents.image("7.4", 5, **image) if image else ""  # type: ignore[arg-type]
-    store = documents.datastore(datastore, datastore % 100, RESOURCE_GROUP="one", LS_CONTROLLERS="127.0.0.1:9")
+    attributes = {"RESOURCE_GROUP": "one", "LS_CONTROLLERS": "127.0.0.1:9", "LS_TIMEOUT": "1"}
+    store = documents.datastore(datastore, datastore % 100, **attributes)
     return f"<DS_DRIVER_ACTION_DATA>{inside}{store}</DS_DRIVER_ACTION_DATA>"
 
 

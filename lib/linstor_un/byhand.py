@@ -14,6 +14,9 @@ from .onexml import Datastore
 from .undo import Undo
 from .world import World
 
+# LS_TIMEOUT at most, while a person waits.
+_PATIENCE = 25
+
 
 class _Said:
     """The trail on a terminal."""
@@ -86,5 +89,6 @@ def _controller(world: World, datastore_id: Optional[int]) -> str:
     # Without a datastore only linstor_un.conf speaks.
     nobody = Datastore(0, "", 0, "", "", "", {})
     datastore = nobody if datastore_id is None else world.cloud.datastore(datastore_id)
-    nodes = world.connect(world.settings(datastore)).nodes()
+    settings = world.settings(datastore)
+    nodes = world.connect(settings._replace(timeout=min(settings.timeout, _PATIENCE))).nodes()
     return f"LINSTOR's controller answers; {sum(node.online for node in nodes)} of {len(nodes)} nodes are online"

@@ -1,6 +1,8 @@
 """LINSTOR behind `world.Controller`: the adapter, put together.
 
-controller_link          a connection: which controller, TLS, token, deadlines
+controller_access        addresses, TLS files, token
+controller_client        python-linstor's connection as it is used here
+controller_link          a connection: with which controller, for how long, and what if it goes away
 controller_answers       answer -> entries or an error; the low bits of ret_code
 controller_features      REST version -> what may be sent
 controller_session       reads are asked again, changes are read back

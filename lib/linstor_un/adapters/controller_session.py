@@ -14,7 +14,7 @@ from ..world import Clock, Trail
 from . import controller_answers as answers
 from .controller_answers import Entry
 from .controller_features import understands
-from .controller_link import Link, Lost
+from .controller_link import Link, Lost, Reply
 
 Value = TypeVar("Value")
 
@@ -52,6 +52,21 @@ class Session:
     def _understands(self, feature: str) -> bool:
         return understands(self._link.rest, feature)
 
+    def _ask(self, method: str, address: str, body: Any, seconds: float) -> Reply:
+        """Send a request; where the controller was away before, its satellites get a little time to be back as well."""
+        if self._link.returned():
+            until(self._clock, self._settings.timeout / 15, self._satellites_are_back)
+        return self._link.request(method, address, body, seconds)
+
+    def _satellites_are_back(self) -> Optional[bool]:
+        """A controller that has just started knows of no opener and finds no place until they are."""
+        try:
+            reply = self._link.request("GET", path("nodes"), None, READ_SECONDS)
+        except Lost:
+            return None
+        nodes = reply.document if isinstance(reply.document, list) else []
+        return all(node.get("connection_status") == "ONLINE" for node in nodes if isinstance(node, dict)) or None
+
     def _read(self, doing: str, address: str, kind: type, *, method: str = "GET", body: Any = None) -> Any:
         """Return the document of a reading call; a lost answer is asked for once more.
 
@@ -60,12 +75,12 @@ class Session:
         satellites = method != "GET"
         seconds = float(self._settings.timeout) if satellites else min(READ_SECONDS, self._settings.timeout)
         try:
-            reply = self._link.request(method, address, body, seconds)
+            reply = self._ask(method, address, body, seconds)
         except Lost as lost:
-            if lost.slow:
+            if lost.late:
                 raise Failed(f"cannot {doing}: {lost}")
             try:
-                reply = self._link.request(method, address, body, seconds)
+                reply = self._ask(method, address, body, seconds)
             except Lost as again:
                 raise Failed(f"cannot {doing}: {again}")
         try:
@@ -91,7 +106,7 @@ class Session:
         Raises what the answer tells; when it was lost, Refused if nothing happened, Uncertain if that stays open.
         """
         try:
-            reply = self._link.request(method, address, body, float(self._settings.timeout))
+            reply = self._ask(method, address, body, float(self._settings.timeout))
             return answers.result(reply, doing)
         except Lost as lost:
             self._trail.debug(f"{doing}: {lost}; reading back")
