@@ -17,6 +17,7 @@ from linstor_un.errors import (
     InUse,
     NotEnoughSpace,
     NotFound,
+    Pending,
     Refused,
     TimedOut,
     Uncertain,
@@ -378,7 +379,7 @@ def test_a_deletion_that_waits_for_an_offline_node_names_it(bench: Bench, order:
     bench.has("one", resource("one", "node1"), resource("one", "node3"))
     states = [("node1", "ONLINE"), ("node2", "OFFLINE"), ("node3", "OFFLINE")]
     bench.says("GET /v1/nodes", Answer(document=[{"name": n, "connection_status": s} for n, s in states]))
-    text = sentence(lambda: bench.lin().delete("one"), Failed)
+    text = sentence(lambda: bench.lin().delete("one"), Pending)
     assert "stays marked for deletion until node3 is connected" in text
 
 

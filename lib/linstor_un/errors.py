@@ -74,6 +74,10 @@ class Failed(DriverError):
     """It was begun and failed: the state has to be read before it is trusted."""
 
 
+class Pending(Failed):
+    """LINSTOR has taken a deletion and ends it when a node that is away is back; until then the name is taken."""
+
+
 class TimedOut(Failed):
     """A deadline passed; the other side may still be at work."""
 

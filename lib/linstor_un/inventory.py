@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Optional
 
 from .naming import CREATING, STATE
@@ -44,7 +45,8 @@ class Replica(NamedTuple):
     `online` is whether the node's satellite reports on it: where it does not, nothing is known about
     openers. `in_use` is DRBD's word about read-write openers; it is None for stacks without DRBD, and
     read-only openers never show. `apart` is whether DRBD keeps it from another replica because both were
-    written to while they did not see each other (StandAlone).
+    written to while they did not see each other (StandAlone). `sees` is whether DRBD has a connection to each of the
+    other nodes that it tells about.
     """
 
     node: str
@@ -55,6 +57,7 @@ class Replica(NamedTuple):
     online: bool
     in_use: Optional[bool]
     apart: bool = False
+    sees: Mapping[str, bool] = MappingProxyType({})
 
     @property
     def diskful(self) -> bool:
@@ -109,6 +112,11 @@ class Node(NamedTuple):
     name: str
     online: bool
     flags: frozenset[str]
+
+    @property
+    def usable(self) -> bool:
+        """New resources may go there: it is online, and nobody moves its resources away."""
+        return self.online and not self.flags & {"EVACUATE", "EVICTED", "DELETE"}
 
 
 class Group(NamedTuple):

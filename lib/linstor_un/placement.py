@@ -124,6 +124,25 @@ def unknown(replicas: Sequence[Replica]) -> list[str]:
     return [r.node for r in replicas if not r.online and not r.flags & {"EVICTED", "INACTIVE"}]
 
 
+def away(replicas: Sequence[Replica]) -> list[str]:
+    """Return the silent nodes that DRBD does not reach either: the machine is off, or cut from the others.
+
+    Where only the satellite is stopped, DRBD goes on, and so does a VM. What no node tells about is not taken for away.
+    """
+    told = [replica.sees for replica in replicas if replica.usable]
+    return [
+        node
+        for node in unknown(replicas)
+        if any(node in sees for sees in told) and not any(sees.get(node) for sees in told)
+    ]
+
+
+def steady(replicas: Sequence[Replica]) -> list[str]:
+    """Return the nodes with a usable replica, those that LINSTOR is emptying left out while there are others."""
+    staying = holding([replica for replica in replicas if "EVACUATE" not in replica.flags])
+    return staying or holding(replicas)
+
+
 def alone(settings: Settings) -> bool:
     """Return whether LAYER_LIST leaves DRBD out: a volume is then only where it has a replica."""
     return bool(settings.layer_list) and DRBD not in {layer.upper() for layer in settings.layer_list}

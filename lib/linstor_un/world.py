@@ -96,7 +96,7 @@ class Controller(Protocol):
     def delete(self, name: str) -> None:
         """Delete a definition with all its replicas; absent is success.
 
-        Raises InUse, Exists (it has snapshots, 514), Failed when an offline node keeps the deletion pending.
+        Raises InUse, Exists (it has snapshots, 514), Pending when an offline node keeps LINSTOR from ending it.
         """
 
     def mark(self, name: str, marks: Mapping[str, str], clear: Sequence[str] = ()) -> None:

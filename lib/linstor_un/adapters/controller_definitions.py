@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from ..errors import DriverError, Exists, Failed, NotEnoughSpace, NotFound, Refused, Unsupported
+from ..errors import DriverError, Exists, Failed, NotEnoughSpace, NotFound, Pending, Refused, Unsupported
 from ..inventory import Definition, Replica
 from ..retry import until
 from ..settings import Settings
@@ -146,7 +146,10 @@ class Definitions(Reads):
         seconds = 0 if waits else self._settings.timeout / 10
         if not until(self._clock, seconds, lambda: look() is Seen.DONE or None):
             offline = ", ".join(self._offline(name)) or "a node"
-            raise Failed(f"cannot {doing}: it stays marked for deletion until {offline} is connected to LINSTOR again")
+            raise Pending(
+                f"cannot {doing} now: it stays marked for deletion until {offline} is connected to LINSTOR again; "
+                f"for a node that is lost for good there is `linstor node lost`"
+            )
 
     def _offline(self, name: str) -> list[str]:
         """The nodes that keep a deletion pending. After the deletion no replica shows whether its node answers."""

@@ -41,6 +41,7 @@ def replica(item: Mapping[str, Any]) -> Replica:
         layers.append(layer.get("type", ""))
         layer = next(iter(layer.get("children") or ()), None)
     state = item.get("state")
+    peers = ((top or {}).get("drbd") or {}).get("connections") or {}
     return Replica(
         node=item["node_name"],
         flags=frozenset(item.get("flags") or ()),
@@ -49,12 +50,9 @@ def replica(item: Mapping[str, Any]) -> Replica:
         device=_device(item["name"], top),
         online=state is not None,
         in_use=(state or {}).get("in_use") if DRBD in layers else None,
-        apart=any(peer.get("message") == "StandAlone" for peer in _connections(top)),
+        apart=any(peer.get("message") == "StandAlone" for peer in peers.values()),
+        sees={node: peer["connected"] for node, peer in peers.items() if isinstance(peer.get("connected"), bool)},
     )
-
-
-def _connections(top: Optional[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return list((((top or {}).get("drbd") or {}).get("connections") or {}).values())
 
 
 def _device(name: str, top: Optional[Mapping[str, Any]]) -> Optional[str]:

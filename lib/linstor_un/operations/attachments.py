@@ -22,11 +22,11 @@ def choose_bridge(
     Raises Unreachable or BadRequest when no host is allowed.
     """
     candidates = placement.bridge_candidates(world.cloud.hosts(), settings.bridge_list)
-    holders = [placement.holding(volume.replicas) for volume in volumes]
+    holders = [placement.steady(volume.replicas) for volume in volumes]
     best = placement.bridge(candidates, holders, prefer)
     if any(best.name in nodes for nodes in holders):
         return best
-    online = {node.name for node in controller.nodes() if node.online}
+    online = {node.name for node in controller.nodes() if node.usable}
     reachable = [host for host in candidates if host.name in online]
     if not reachable:
         names = " ".join(host.name for host in candidates)

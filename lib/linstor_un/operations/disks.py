@@ -21,7 +21,7 @@ from ..request.disks import (
 from ..settings import require_placement
 from ..units import Kib, Mib, kib_from_mib
 from ..world import Command, Controller, World
-from . import attachments, copies, host_files, vm_disks, volumes
+from . import attachments, copies, host_files, removal, vm_disks, volumes
 from .volumes import Volume, Wanted
 
 CDROM = "CDROM"
@@ -157,7 +157,7 @@ def delete(world: World, request: DeleteRequest) -> str:
     with world.locks.hold(name):
         settings = vm_disks.settings_of(world, place, request.datastore_id)
         controller = world.connect(settings)
-        volumes.remove(world, controller, name, vm_disks.marks(place), settings)
+        removal.remove(world, controller, name, vm_disks.marks(place), settings, unattended=True)
         if settings.clone_mode == "snapshot" and disk is not None and disk.source:
             # A ZFS clone kept its origin on the image until now.
             controller.delete_snapshot(definition_of_source(disk.source), name)

@@ -9,7 +9,7 @@ from ..request.datastore import ImageCloneRequest, MkfsRequest, RmRequest
 from ..settings import require_placement
 from ..units import Kib, kib_from_mib
 from ..world import World
-from . import attachments, copies, volumes
+from . import attachments, copies, removal, volumes
 from .volumes import Wanted
 
 
@@ -66,5 +66,5 @@ def rm(world: World, request: RmRequest) -> str:
     settings = world.settings(request.datastore)
     with world.locks.hold(request.source):
         controller = world.connect(settings)
-        volumes.remove(world, controller, request.source, {IMAGE_ID: str(request.image_id)}, settings)
+        removal.remove(world, controller, request.source, {IMAGE_ID: str(request.image_id)}, settings)
     return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from .. import naming
 from ..errors import DriverError, Failed
@@ -13,6 +13,7 @@ from ..units import Mib, mib_from_kib
 from ..world import Controller, SnapshotUsage, VmUsage, World
 
 _SNAPSHOT_SIZE = re.compile(re.escape(naming.AUX) + r"SNAPSHOT_([0-9]{1,9})/DISK_SIZE\Z")
+_TOLD = 5
 _NUMBER = re.compile(r"[0-9]{1,18}\Z")
 
 
@@ -37,7 +38,9 @@ def system_datastore(world: World, request: MonitorRequest) -> str:
     answer = _capacity(world, request, controller)
     if request.vm_disks:
         try:
-            world.monitord.report(_usages(controller, request.datastore.id))
+            marked = controller.marked({naming.DS_ID: str(request.datastore.id), naming.VM_ID: ""})
+            _tell_of_unwanted(world, marked)
+            world.monitord.report(_usages(marked))
         except DriverError as error:
             world.trail.warn(f"the usage of the VMs' disks is not reported: {error}")
     return answer
@@ -63,8 +66,18 @@ def _template(capacity: Capacity) -> str:
     return f"USED_MB={total - free}\nTOTAL_MB={total}\nFREE_MB={free}"
 
 
-def _usages(controller: Controller, datastore_id: int) -> list[VmUsage]:
-    marked = controller.marked({naming.DS_ID: str(datastore_id), naming.VM_ID: ""})
+def _tell_of_unwanted(world: World, marked: Sequence[Definition]) -> None:
+    """Tell what takes space although its deletion was asked for: oned does not come back to a VM that is gone."""
+    names = sorted(one.name for one in marked if one.deleting or one.props.get(naming.STATE) == naming.DELETING)
+    if names:
+        more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
+        world.trail.warn(
+            f"still on LINSTOR although they were to be removed: {len(names)} volumes, "
+            f"{', '.join(names[:_TOLD])}{more}; bring offline nodes back, or use `linstor resource-definition delete`"
+        )
+
+
+def _usages(marked: Sequence[Definition]) -> list[VmUsage]:
     disks: dict[int, dict[int, Mib]] = {}
     snapshots: dict[int, list[SnapshotUsage]] = {}
     for definition in marked:

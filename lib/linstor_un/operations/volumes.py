@@ -12,15 +12,14 @@ from contextlib import suppress
 from typing import Callable, NamedTuple, Optional
 
 from .. import placement
-from ..errors import Exists, Failed, InUse, NotEnoughSpace, NotFound, Refused, Unsupported
+from ..errors import Exists, InUse, NotEnoughSpace, NotFound, Refused, Unsupported
 from ..inventory import DRBD, Definition, Pool, Replica
-from ..naming import AUX, CREATING, DELETING, REVERTING, RUN, STATE, by_res, marked_snapshot
+from ..naming import AUX, CREATING, REVERTING, RUN, STATE, by_res
 from ..placement import Fate
 from ..retry import until
 from ..settings import Settings
 from ..units import Kib
 from ..world import Controller, World
-from . import host_files
 
 # A process that is ending may hold a device a little longer than oned thinks.
 _CLOSING_SECONDS = 10.0
@@ -120,13 +119,36 @@ def settle_name(world: World, controller: Controller, wanted: Wanted, found: Opt
     """Make the name free, or find that the volume is there already.
 
     Arguments: found, the definition as it was read. Returns True when a complete volume of ours exists
-    (a rerun after success). Raises what `placement.fate` raises, and InUse when a half-made one is open.
+    (a rerun after success). Raises what `placement.fate` raises, and InUse when a half-made one is open, or LINSTOR
+    cannot end its deletion.
     """
-    decision = placement.fate(found, wanted.marks)
+    decision = placement.fate(_after_deletion(world, controller, wanted, found), wanted.marks)
     if decision is Fate.REPLACE:
         world.trail.info(f"replacing {wanted.name}, which an interrupted run left half-made")
-        _delete_when_closed(world, controller, wanted.name)
+        delete_when_closed(world, controller, wanted.name)
     return decision is Fate.KEEP
+
+
+def _after_deletion(
+    world: World, controller: Controller, wanted: Wanted, found: Optional[Definition]
+) -> Optional[Definition]:
+    """Return what is under the name, waiting a little for a deletion that LINSTOR is about to end."""
+    if found is None or not found.deleting:
+        return found
+    with suppress(NotFound):
+        offline = [replica.node for replica in controller.replicas(wanted.name) if not replica.online]
+        if offline:
+            raise InUse(
+                f"{wanted.name} is still being deleted by LINSTOR, which waits for {', '.join(offline)}; "
+                f"bring it back, or declare it lost with `linstor node lost`, and retry"
+            )
+
+    def ended() -> Optional[bool]:
+        now = controller.definitions([wanted.name]).get(wanted.name)
+        return None if now is not None and now.deleting else True
+
+    until(world.clock, wanted.settings.timeout / 10, ended)
+    return controller.definitions([wanted.name]).get(wanted.name)
 
 
 def create(world: World, controller: Controller, wanted: Wanted) -> Optional[Volume]:
@@ -176,16 +198,16 @@ def birth_marks(world: World, controller: Controller, wanted: Wanted) -> dict[st
 
 
 def _require_nodes(controller: Controller, wanted: Wanted) -> None:
-    """Raise Refused when a node of NODE_LIST is unknown or offline.
+    """Raise Refused when a node of NODE_LIST is unknown, offline or being emptied.
 
     LINSTOR registers a replica on an offline node, and then cannot delete the definition before the node is back.
     """
-    online = {node.name.lower() for node in controller.nodes() if node.online}
-    missing = [node for node in wanted.settings.node_list if node.lower() not in online]
+    usable = {node.name.lower() for node in controller.nodes() if node.usable}
+    missing = [node for node in wanted.settings.node_list if node.lower() not in usable]
     if missing:
         raise Refused(
-            f"{wanted.name} cannot be placed on {', '.join(missing)}, which LINSTOR does not have online; "
-            f"look at `linstor node list` and at NODE_LIST"
+            f"{wanted.name} cannot be placed on {', '.join(missing)}, which LINSTOR does not have online "
+            f"or evacuates; look at `linstor node list` and at NODE_LIST"
         )
 
 
@@ -226,7 +248,7 @@ def discard(world: World, controller: Controller, name: str) -> None:
     """Take back a creation of this run: delete the definition if, and only if, this run made it."""
     found = controller.definitions([name]).get(name)
     if placement.made_by(found, world.run):
-        _delete_when_closed(world, controller, name)
+        delete_when_closed(world, controller, name)
 
 
 def complete(world: World, controller: Controller, name: str) -> None:
@@ -236,52 +258,11 @@ def complete(world: World, controller: Controller, name: str) -> None:
     `creating`.
     """
     world.undo.give_back()
-    with world.undo.by(name, _delete_when_closed, world, controller, name):
+    with world.undo.by(name, delete_when_closed, world, controller, name):
         controller.mark(name, {}, clear=[STATE, RUN])
 
 
-def remove(world: World, controller: Controller, name: str, marks: Mapping[str, str], settings: Settings) -> None:
-    """Delete a definition with its replicas and all its snapshots; absent is success.
-
-    Raises Exists when its marks say it is somebody else's, InUse when it is open or may be, naming the
-    node, Failed when a node keeps LINSTOR from finishing.
-    """
-    found = controller.definitions([name]).get(name)
-    if found is None:
-        return
-    other = placement.contradiction(found, marks)
-    if other:
-        raise Exists(f"{name} is marked {other}, so it belongs to something else and is left alone")
-    try:
-        require_closed(world, look(controller, name, settings, found.size or Kib(0)))
-        snapshots = any(marked_snapshot(key) is not None for key in found.props)
-        _delete_when_closed(world, controller, name, snapshots)
-    except (InUse, Failed):
-        if not found.deleting and found.props.get(STATE) != DELETING:
-            controller.mark(name, {STATE: DELETING})
-        raise
-
-
-def require_closed(world: World, volume: Volume) -> None:
-    """Raise InUse unless it is certain that no node has the device open for writing.
-
-    LINSTOR forgets about openers when a satellite disconnects and then deletes under a running VM,
-    so a node that does not report counts as open. Without DRBD it deletes what is mounted, so the
-    hosts are asked.
-    """
-    silent = placement.unknown(volume.replicas)
-    if silent:
-        raise InUse(
-            f"{volume.name} may be open on {', '.join(silent)}, whose LINSTOR satellite does not answer; "
-            f"retry when it is back, or after `linstor node lost`"
-        )
-    for replica in volume.replicas:
-        unguarded = not volume.replicated and replica.device
-        if replica.in_use or (unguarded and host_files.opened(world, replica.node, volume.device(replica.node))):
-            raise InUse(f"{volume.name} is open on {replica.node}; stop what uses it there and retry")
-
-
-def _delete_when_closed(world: World, controller: Controller, name: str, snapshots: bool = False) -> None:
+def delete_when_closed(world: World, controller: Controller, name: str, snapshots: bool = False) -> None:
     """Delete a definition with its snapshots. Arguments: snapshots, whether it is known to have some."""
     if snapshots:
         _delete_snapshots(controller, name)

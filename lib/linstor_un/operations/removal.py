@@ -1,0 +1,105 @@
+"""The end of a volume: only when it is ours, and when nobody has it open; what LINSTOR can end later only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from typing import Optional
+
+from .. import placement
+from ..errors import DriverError, Exists, Failed, InUse, Pending
+from ..inventory import Definition
+from ..naming import DELETING, STATE, marked_snapshot
+from ..retry import until
+from ..settings import Settings
+from ..units import Kib
+from ..world import Controller, World
+from . import host_files, volumes
+from .volumes import Volume
+
+# A satellite, or the controller's connections to all of them, may have been restarted a moment ago.
+_BACK_SECONDS = 10.0
+
+
+def remove(
+    world: World,
+    controller: Controller,
+    name: str,
+    marks: Mapping[str, str],
+    settings: Settings,
+    *,
+    unattended: bool = False,
+) -> None:
+    """Delete a definition with its replicas and all its snapshots; absent is success.
+
+    Arguments: unattended, LINSTOR may end it later, when a machine that is off is back: nobody repeats this call,
+    and nobody wants the content. Raises Exists when its marks say it is somebody else's, InUse when it is open or
+    may be, naming the node, Failed when a node keeps LINSTOR from finishing.
+    """
+    found = controller.definitions([name]).get(name)
+    if found is None:
+        return
+    other = placement.contradiction(found, marks)
+    if other:
+        raise Exists(f"{name} is marked {other}, so it belongs to something else and is left alone")
+    try:
+        _remove(world, controller, found, settings, unattended)
+    except (InUse, Failed):
+        if not found.deleting and found.props.get(STATE) != DELETING:
+            # What stood in the way is the news.
+            with suppress(DriverError):
+                controller.mark(name, {STATE: DELETING})
+        raise
+
+
+def _remove(world: World, controller: Controller, found: Definition, settings: Settings, unattended: bool) -> None:
+    volume = volumes.look(controller, found.name, settings, found.size or Kib(0))
+    # Told once, LINSTOR goes on whenever it can: waiting for silent nodes protects nothing any more.
+    if found.deleting:
+        off = placement.unknown(volume.replicas)
+    else:
+        volume = _reporting(world, controller, volume)
+        off = placement.away(volume.replicas) if unattended else []
+    require_closed(world, volume, off)
+    try:
+        snapshots = any(marked_snapshot(key) is not None for key in found.props)
+        volumes.delete_when_closed(world, controller, found.name, snapshots)
+    except Pending as pending:
+        if not unattended:
+            raise
+        world.trail.warn(str(pending))
+
+
+def _reporting(world: World, controller: Controller, volume: Volume) -> Volume:
+    """Return the volume when all its nodes report, or as it is after a short while.
+
+    A machine that is off is not waited for: DRBD knows.
+    """
+
+    def look() -> Optional[Volume]:
+        now = volumes.look(controller, volume.name, volume.settings, volume.size)
+        return None if placement.unknown(now.replicas) else now
+
+    silent = set(placement.unknown(volume.replicas))
+    if not silent - set(placement.away(volume.replicas)):
+        return volume
+    return until(world.clock, _BACK_SECONDS, look) or volume
+
+
+def require_closed(world: World, volume: Volume, off: Collection[str] = ()) -> None:
+    """Raise InUse unless it is certain that no node has the device open for writing.
+
+    LINSTOR forgets about openers when a satellite disconnects and then deletes under a running VM,
+    so a node that does not report counts as open. Without DRBD it deletes what is mounted, so the
+    hosts are asked. Arguments: off, silent nodes that do not matter.
+    """
+    silent = [node for node in placement.unknown(volume.replicas) if node not in off]
+    if silent:
+        raise InUse(
+            f"{volume.name} may be open on {', '.join(silent)}, whose LINSTOR satellite does not answer; "
+            f"retry when it is back, or after `linstor node lost`"
+        )
+    for replica in volume.replicas:
+        unguarded = not volume.replicated and replica.online and replica.device
+        if replica.in_use or (unguarded and host_files.opened(world, replica.node, volume.device(replica.node))):
+            raise InUse(f"{volume.name} is open on {replica.node}; stop what uses it there and retry")
