@@ -14,7 +14,7 @@ from linstor_un.adapters.controller_answers import entries, error_of
 from linstor_un.errors import Exists, Failed, NotEnoughSpace, Refused
 from linstor_un.inventory import Definition
 from linstor_un.naming import CREATING, IMAGE_ID, ORIGIN, RUN, STATE
-from linstor_un.operations import contents, volumes
+from linstor_un.operations import contents, removal, volumes
 from linstor_un.operations.importing import import_image
 from linstor_un.operations.volumes import Wanted
 from linstor_un.placement import Fate
@@ -62,7 +62,7 @@ def test_a_name_that_is_somebody_elses_is_left_alone(stage: Stage, world: World,
     wanted = Wanted(NAME, SIZE, stage.settings, marks)
     sentence(lambda: volumes.create(world, stage.lin, wanted), Exists)
     if props:
-        sentence(lambda: volumes.remove(world, stage.lin, NAME, marks, stage.settings), Exists)
+        sentence(lambda: removal.remove(world, stage.lin, NAME, marks, stage.settings), Exists)
     assert world.undo.unwind() == [] and NAME in stage.lin.definitions([NAME])
 
 
