@@ -170,6 +170,18 @@ def test_a_signal_after_success_was_decided_changes_nothing(tmp_path: Path) -> N
     assert started.end() == (0, "done\n", "")
 
 
+def test_a_signal_while_python_ends_is_no_failure(tmp_path: Path) -> None:
+    late = """
+import os, signal, sys
+class Late:
+    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGTERM):
+        kill(pid, number)
+sys.modules["late"] = Late()  # deleted after Python gave its handlers up
+return "done"
+"""
+    assert run(tmp_path, late) == (0, "done\n", "")
+
+
 def test_commands_that_are_started_can_be_ended_by_signals(tmp_path: Path) -> None:
     code, stdout, _ = run(
         tmp_path,

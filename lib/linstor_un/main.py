@@ -32,6 +32,9 @@ def run(action: str, usage: str) -> int:
     log.finish(sentence, f"{places.remotes(os.environ)}/scripts_common.sh")
     if answer:
         write(stdout, f"{answer}\n")
+    # Python gives its handlers up before it is gone: a signal then would make a failure of what is done.
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     return code
 
 
