@@ -7,7 +7,9 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Callable
 
+from lab.controller.faults import Fault
 from lab.oned import documents as D
 from lab.oned.answers import Outcome, read_cp
 from lab.site import Site
@@ -136,6 +138,22 @@ def opened(site: Site, node: str, path: str, mode: str = "<>") -> Iterator[None]
         finally:
             process.stdin.close()
             process.wait()
+
+
+class _At(Fault):
+    deed: Callable[[], object]
+
+    def hits(self, method: str, path: str) -> bool:
+        if super().hits(method, path):
+            self.deed()
+        return False
+
+
+def meanwhile(site: Site, method: str, path: str, deed: Callable[[], object]) -> None:
+    """Do something right before the first such request to LINSTOR is handled."""
+    at = _At("drop", method=method, path=path)
+    at.deed = deed
+    site.controller.faults.add(at)
 
 
 def stored(outcome: Outcome) -> str:

@@ -44,6 +44,7 @@ ACTIONS = {
     "tm.context": Action("disks.context", "disks.context"),
     "tm.delete": Action("disks.delete", "disks.delete"),
     "tm.mvds": Action("disks.mvds", "disks.mvds"),
+    "tm.cpds": Action("disks.cpds", "saving.cpds"),
     "tm.resize": Action("disks.resize", "resizing.resize"),
     "tm.snap_create": Action("disks.disk_snapshot", "disk_snapshots.create"),
     "tm.snap_create_live": Action("disks.disk_snapshot", "disk_snapshots.create_live"),

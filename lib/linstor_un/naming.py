@@ -4,6 +4,8 @@
     VM disk          one-vm-VM-disk-DISK    cloned or volatile
     disk snapshot    snapshot-NUMBER        on the disk's or image's definition
     clone snapshot   named as the VM disk   on the image's definition, CLONE_MODE=snapshot
+    saving           named as the image     snapshot on the disk's definition while the disk is saved as an image;
+                     one-image-IMAGE-restored   what it holds, for the time of the copy
 
 The properties `Aux/one/...` of a definition say whose it is.
 """
@@ -29,6 +31,9 @@ STATE = AUX + "STATE"
 CREATING = "creating"
 # A deletion that was refused: the content is not wanted any more and must not be taken for a complete disk.
 DELETING = "deleting"
+# The definition that a half-made one is a copy of, by way of a snapshot named as the half-made one: who finds that
+# later also finds the snapshot.
+COPY_OF = AUX + "COPY_OF"
 # One run of one action: tells our own half-made object from one of a rival with the same name.
 RUN = AUX + "RUN"
 
@@ -103,6 +108,22 @@ def definition_of_source(source: str) -> DefinitionName:
     if not match or not re.match(_DEFINITION, match["name"]):
         raise BadRequest(f"image source {source!r} is not of the form /dev/drbd/by-res/NAME/0; check IMAGE/SOURCE")
     return DefinitionName(match["name"])
+
+
+def image_number(definition: str) -> int:
+    """Return the id of the image that a resource definition is of. Raises BadRequest when it is of none."""
+    match = re.match(r"one-image-([0-9]{1,18})\Z", definition)
+    if not match:
+        raise BadRequest(f"{definition!r} is no image's definition one-image-ID; check the image's SOURCE")
+    return int(match[1])
+
+
+def restored_definition(definition: str) -> DefinitionName:
+    """Return the definition that holds a snapshot while it is copied into another one.
+
+    It is named by what is made of it, so that no two actions ever mean the same one.
+    """
+    return DefinitionName(f"{definition}-restored")
 
 
 class Place(NamedTuple):

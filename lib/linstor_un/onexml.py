@@ -19,6 +19,8 @@ SAVE_AS = "save_as"
 _NUMBER = r"-?[0-9]{1,18}\Z"
 # 16 PiB in MiB: far beyond LINSTOR's largest volume, far below what overflows its KiB counters.
 LARGEST_SIZE = 1 << 34
+# IMAGE/STATE, the same in all releases.
+_DELETE = 7
 # FSTYPE of 5.12 holds either of two things that later releases keep apart.
 _FORMATS_IN_FSTYPE = frozenset({"", "raw", "qcow2", SAVE_AS})
 
@@ -56,6 +58,12 @@ class Image(NamedTuple):
     cloning_id: Optional[int]
     target_snapshot: Optional[int]
     snapshots: tuple[int, ...]
+    state: Optional[int] = None
+
+    @property
+    def deleting(self) -> bool:
+        """oned removes it, or is about to."""
+        return self.state == _DELETE
 
 
 class Disk(NamedTuple):
@@ -156,6 +164,11 @@ def parse_datastore(document: bytes) -> Datastore:
     return _datastore(_root(document, "DATASTORE"))
 
 
+def parse_image(document: bytes) -> Image:
+    """Read the answer to one.image.info. Raises BadRequest naming the element that is wrong."""
+    return _image(_root(document, "IMAGE"))
+
+
 def parse_vm(document: bytes) -> Vm:
     """Read the answer to one.vm.info. Raises BadRequest naming the element that is wrong."""
     root = _root(document, "VM")
@@ -230,6 +243,7 @@ def _image(element: etree._Element) -> Image:
         cloning_id=_natural(element, "CLONING_ID"),
         target_snapshot=_natural(element, "TARGET_SNAPSHOT"),
         snapshots=tuple(_required(snapshot, "ID") for snapshot in element.iterfind("SNAPSHOTS/SNAPSHOT")),
+        state=_natural(element, "STATE"),
     )
 
 

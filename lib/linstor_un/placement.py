@@ -50,8 +50,7 @@ def fate(definition: Optional[Definition], marks: Mapping[str, str]) -> Fate:
             f"{definition.name} is still being deleted by LINSTOR; bring its offline nodes back, "
             f"or declare them lost with `linstor node lost`, and retry"
         )
-    # Restoring a snapshot copies the source's marks over those of a half-made target, but not RUN.
-    if not definition.complete and RUN in definition.props:
+    if half_made(definition):
         return Fate.REPLACE
     other = contradiction(definition, marks)
     unmarked = not any(key in definition.props for key in (VM_ID, IMAGE_ID))
@@ -61,6 +60,14 @@ def fate(definition: Optional[Definition], marks: Mapping[str, str]) -> Fate:
     if definition.props.get(STATE) == DELETING or not definition.complete:
         return Fate.REPLACE
     return Fate.KEEP
+
+
+def half_made(definition: Definition) -> bool:
+    """Return whether a run of the driver made the definition and never called it complete: RUN goes with that.
+
+    Its other marks say nothing: restoring a snapshot copies the source's over them.
+    """
+    return RUN in definition.props
 
 
 def made_by(definition: Optional[Definition], run: str) -> bool:

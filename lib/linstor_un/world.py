@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Callable, NamedTuple, Optional, Protocol
 
 from .inventory import Capacity, Definition, Group, Node, Pool, Replica, Snapshot
-from .onexml import Datastore, Vm
+from .onexml import Datastore, Image, Vm
 from .settings import Settings
 from .undo import Undo
 from .units import Bytes, Kib, Mib
@@ -199,6 +199,9 @@ class Cloud(Protocol):
 
     def datastore(self, datastore_id: int) -> Datastore:
         """Return a datastore with its decrypted template."""
+
+    def image(self, image_id: int) -> Image:
+        """Return an image."""
 
     def hosts(self) -> list[CloudHost]:
         """Return all hosts."""

@@ -124,8 +124,12 @@ class Site:
                     snapshots.drop_from(self.cluster, None, definition, snapshot, node)
             for resource in definition.resources.values():
                 shared = "DRBD" in resource.layers
+                content = Content(definition.name, 0, "" if shared else resource.node)
+                for snapshot in definition.snapshots.values():
+                    with contextlib.suppress(OSError):
+                        self.volumes.delete_snapshot(content, snapshot.name)
                 with contextlib.suppress(OSError, KeyError):
-                    self.volumes.delete(Content(definition.name, 0, "" if shared else resource.node))
+                    self.volumes.delete(content)
         self.cluster.clear()
         self.documents.clear()
         for name in self.hosts.names:

@@ -14,7 +14,7 @@ from typing import Any, Callable, Optional, TypeVar
 from urllib.parse import urlsplit
 
 from ..errors import BadRequest, DriverError, Failed, NotFound, Refused, TimedOut, Unreachable
-from ..onexml import Datastore, Vm, parse_datastore, parse_hosts, parse_vm
+from ..onexml import Datastore, Image, Vm, parse_datastore, parse_hosts, parse_image, parse_vm
 from ..world import CloudHost
 
 _DEFAULT_ENDPOINT = "http://localhost:2633/RPC2"
@@ -41,6 +41,10 @@ class Oned:
     def datastore(self, datastore_id: int) -> Datastore:
         """Return a datastore with its decrypted template. Raises NotFound, Unreachable, TimedOut, Failed."""
         return self._ask(parse_datastore, f"datastore {datastore_id}", "one.datastore.info", datastore_id, True)
+
+    def image(self, image_id: int) -> Image:
+        """Return an image. Raises NotFound, Unreachable, TimedOut, Failed."""
+        return self._ask(parse_image, f"image {image_id}", "one.image.info", image_id)
 
     def hosts(self) -> list[CloudHost]:
         """Return all hosts; load is the share of a host's CPU that its VMs were promised."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from .. import copying
 from ..copying import End, Plan
@@ -97,19 +97,20 @@ class Measured(NamedTuple):
     tools: frozenset[str]
 
 
-def copy_device(world: World, source: Device, target: Device) -> None:
+def copy_device(world: World, source: Device, target: Device, seconds: Optional[float] = None) -> None:
     """Copy a device to another one, on the same host or over the network; what is beyond the source ends in zeroes.
 
-    The devices are waited for a little while. Raises Refused when one is missing or the target is smaller
+    The devices are waited for a little while. Arguments: seconds, for the copy, None for a limit that only ends what
+    hangs. Raises Refused when one is missing or the target is smaller
     than the source (nothing was written then), Unreachable, Failed, TimedOut.
     """
     doing = f"copy {source.path} to {target.path}"
     if world.front_end.host(source.host) != world.front_end.host(target.host):
-        _copy_over_network(world, source, target, doing)
+        _copy_over_network(world, source, target, doing, seconds)
         return
     measured = measure(world, source, target)
     begin, end = measured.ends
-    apply_plan(world, target, copying.device_copy(begin, end, target.zero, measured.tools), doing)
+    apply_plan(world, target, copying.device_copy(begin, end, target.zero, measured.tools), doing, seconds)
 
 
 def measure(world: World, *devices: Device) -> Measured:
@@ -131,10 +132,10 @@ def measure(world: World, *devices: Device) -> Measured:
     return Measured(tuple(ends), frozenset(lines[len(devices) :]))
 
 
-def apply_plan(world: World, target: Device, plan: Plan, doing: str) -> Outcome:
+def apply_plan(world: World, target: Device, plan: Plan, doing: str, seconds: Optional[float] = None) -> Outcome:
     """Run a plan where the target is; returns when the bytes are on stable storage."""
     command = Command(world.front_end.host(target.host), applying(target, plan))
-    return world.hosts.run(command, seconds=copying.seconds_for(target.size), doing=doing)
+    return world.hosts.run(command, seconds=seconds or copying.seconds_for(target.size), doing=doing)
 
 
 def applying(target: Device, plan: Plan) -> list[str]:
@@ -150,13 +151,13 @@ def require_written(outcome: Outcome, expected: int, doing: str) -> None:
         raise Failed(f"cannot {doing}: {expected} bytes were sent and {written} written")
 
 
-def _copy_over_network(world: World, source: Device, target: Device, doing: str) -> None:
+def _copy_over_network(world: World, source: Device, target: Device, doing: str, limit: Optional[float]) -> None:
     """Stream from host to host, directly where the one can log in at the other, else through the front-end."""
     begin, end = measure(world, source).ends[0], measure(world, target).ends[0]
     length = copying.copied_length(begin, end)
     tail = copying.rest_of(length, end, target.zero)
     writing = applying(target, Plan(copying.reception(end.path, target.zero), tail.zero_from, tail.zero_length))
-    seconds = copying.seconds_for(length)
+    seconds = limit or copying.seconds_for(length)
     origin, destination = world.front_end.host(source.host), world.front_end.host(target.host)
     if origin and destination and _reaches(world, origin, destination):
         send = ["sh", "-c", _SEND, "sh", source.path, str(length), destination, _limited(writing, seconds)]

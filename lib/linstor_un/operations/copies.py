@@ -42,17 +42,24 @@ def _by_copying(world: World, controller: Controller, definition: Definition, wa
     source = volumes.existing(definition, controller, wanted.settings)
     readable(source)
     target = volumes.create(world, controller, wanted)
-    if target is None:
-        return None
+    if target is not None:
+        fill(world, controller, source, target, wanted.host)
+    return target
+
+
+def fill(world: World, controller: Controller, source: Volume, target: Volume, prefer: str) -> None:
+    """Copy a volume that nobody writes to into a fresh one.
+
+    Arguments: prefer, the host to copy on among equals. Every replica that DRBD does not keep equal is filled.
+    """
     if source.replicated and target.replicated:
-        bridge = attachments.choose_bridge(world, controller, wanted.settings, [target, source], wanted.host).name
+        bridge = attachments.choose_bridge(world, controller, target.settings, [target, source], prefer).name
         with attachments.borrowed(world, controller, source, bridge) as origin:
             with attachments.borrowed(world, controller, target, bridge) as device:
                 size = bytes_from_kib(source.size)
                 contents.copy_device(world, Device(bridge, origin, size), Device(bridge, device, size, target.zero))
-        return target
+        return
     _copy_each(world, source, target)
-    return target
 
 
 def _copy_each(world: World, source: Volume, target: Volume) -> None:

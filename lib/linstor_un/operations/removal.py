@@ -39,7 +39,7 @@ def remove(
     found = controller.definitions([name]).get(name)
     if found is None:
         return
-    other = placement.contradiction(found, marks)
+    other = "" if placement.half_made(found) else placement.contradiction(found, marks)
     if other:
         raise Exists(f"{name} is marked {other}, so it belongs to something else and is left alone")
     try:
@@ -61,6 +61,7 @@ def _remove(world: World, controller: Controller, found: Definition, settings: S
         volume = _reporting(world, controller, volume)
         off = placement.away(volume.replicas) if unattended else []
     require_closed(world, volume, off)
+    volumes.clear_beside(world, controller, found)
     try:
         snapshots = any(marked_snapshot(key) is not None for key in found.props)
         volumes.delete_when_closed(world, controller, found.name, snapshots)

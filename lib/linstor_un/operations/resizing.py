@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import placement
-from ..errors import Exists, Failed, Refused
+from ..errors import Failed, Refused
 from ..inventory import Definition
 from ..request.disks import ResizeRequest
 from ..units import Kib, bytes_from_kib, kib_from_mib, mib_from_kib
@@ -44,9 +44,7 @@ def resize(world: World, request: ResizeRequest) -> str:
         settings = vm_disks.settings_of(world, place, request.datastore_id)
         controller = world.connect(settings)
         definition = volumes.defined(controller, name)
-        other = placement.contradiction(definition, vm_disks.owner(disk, place))
-        if other:
-            raise Exists(f"{name} is marked {other}, so it is not disk {disk.id} of VM {vm.id} and does not grow")
+        vm_disks.require_owned(definition, disk, place)
         volume = volumes.existing(definition, controller, settings)
         placement.require_together(name, volume.replicas)
         _grow(world, controller, definition, volume, size)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from ..errors import NotFound
+from ..errors import Exists, NotFound
+from ..inventory import Definition
 from ..naming import DISK_ID, DS_ID, IMAGE_ID, VM_ID, DefinitionName, DiskPlace, definition_of_source, disk_definition
 from ..onexml import Disk, Vm
+from ..placement import contradiction
 from ..settings import Settings
 from ..world import World
 
@@ -34,6 +36,15 @@ def owner(disk: Disk, place: DiskPlace) -> dict[str, str]:
     if disk.clone is False:
         return {} if disk.image_id is None else {IMAGE_ID: str(disk.image_id)}
     return {VM_ID: str(place.vm_id), DISK_ID: str(place.disk_id)}
+
+
+def require_owned(definition: Definition, disk: Disk, place: DiskPlace) -> None:
+    """Raise Exists when the marks of a disk's definition say that it is something else's."""
+    other = contradiction(definition, owner(disk, place))
+    if other:
+        raise Exists(
+            f"{definition.name} is marked {other}, so it is not disk {disk.id} of VM {place.vm_id} and is left alone"
+        )
 
 
 def marks(place: DiskPlace) -> dict[str, str]:

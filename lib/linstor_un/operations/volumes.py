@@ -14,7 +14,7 @@ from typing import Callable, NamedTuple, Optional
 from .. import placement
 from ..errors import Exists, InUse, NotEnoughSpace, NotFound, Refused, Unsupported
 from ..inventory import DRBD, Definition, Pool, Replica
-from ..naming import AUX, CREATING, REVERTING, RUN, STATE, by_res
+from ..naming import AUX, COPY_OF, CREATING, REVERTING, RUN, STATE, by_res, restored_definition
 from ..placement import Fate
 from ..retry import until
 from ..settings import Settings
@@ -122,10 +122,11 @@ def settle_name(world: World, controller: Controller, wanted: Wanted, found: Opt
     (a rerun after success). Raises what `placement.fate` raises, and InUse when a half-made one is open, or LINSTOR
     cannot end its deletion.
     """
-    decision = placement.fate(_after_deletion(world, controller, wanted, found), wanted.marks)
-    if decision is Fate.REPLACE:
+    found = _after_deletion(world, controller, wanted, found)
+    decision = placement.fate(found, wanted.marks)
+    if decision is Fate.REPLACE and found is not None:
         world.trail.info(f"replacing {wanted.name}, which an interrupted run left half-made")
-        delete_when_closed(world, controller, wanted.name)
+        discard_half_made(world, controller, found)
     return decision is Fate.KEEP
 
 
@@ -259,7 +260,25 @@ def complete(world: World, controller: Controller, name: str) -> None:
     """
     world.undo.give_back()
     with world.undo.by(name, delete_when_closed, world, controller, name):
-        controller.mark(name, {}, clear=[STATE, RUN])
+        controller.mark(name, {}, clear=[STATE, RUN, COPY_OF])
+
+
+def discard_half_made(world: World, controller: Controller, found: Definition) -> None:
+    """Delete what an interrupted run left, with what it had beside it. Raises InUse when it is open."""
+    clear_beside(world, controller, found)
+    delete_when_closed(world, controller, found.name)
+
+
+def clear_beside(world: World, controller: Controller, found: Definition) -> None:
+    """Remove the snapshot, and the volume made of it, that an interrupted copy left beside its half-made target."""
+    source = found.props.get(COPY_OF)
+    if source is None or not placement.half_made(found):
+        return
+    name = restored_definition(found.name)
+    restored = controller.definitions([name]).get(name)
+    if restored is not None and placement.half_made(restored):
+        delete_when_closed(world, controller, name)
+    controller.delete_snapshot(source, found.name)
 
 
 def delete_when_closed(world: World, controller: Controller, name: str, snapshots: bool = False) -> None:
