@@ -21,7 +21,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    with Site(hosts=scene.HOSTS) as site:
+    with scene.Stage() as site:
         make_image_files()
         yield site
 

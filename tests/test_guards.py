@@ -204,6 +204,7 @@ def test_actions_that_ask_only_linstor_load_nothing_to_ask_oned(
         ("tm.mkswap", ["10", DISK, "7", "101"]),
         ("tm.delete", [DISK, "7", "100"]),
         ("tm.mvds", [DISK, SOURCE, "7", "100"]),
+        ("tm.cpds", [DISK, SOURCE, "-1", "7", "100"]),
         ("tm.resize", [DISK, "16", "7", "100"]),
     ],
 )

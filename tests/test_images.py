@@ -277,6 +277,17 @@ def test_a_half_made_image_goes(site: Site) -> None:
     assert not site.cluster.definitions
 
 
+def test_an_image_that_was_killed_while_it_had_its_sources_marks_is_removed(site: Site) -> None:
+    """Restoring a snapshot writes the source's marks over the target's, until they are set again."""
+    datablock(site)
+    leave_half_made(site, NAME)
+    found = site.definition(NAME)
+    assert found
+    found.props.update({IMAGE_ID: "9", "Aux/one/VM_ID": "3"})
+    done(rm(site))
+    assert not site.cluster.definitions
+
+
 def test_an_image_of_the_driver_before_this_one_goes_though_it_has_no_marks(site: Site) -> None:
     datablock(site)
     mark(site, NAME)

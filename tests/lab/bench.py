@@ -36,7 +36,7 @@ def main() -> int:
 
 def _actions(repeat: int) -> list[str]:
     """Measure all actions; returns a text for each missed target."""
-    with Site(hosts=scene.HOSTS) as site:
+    with scene.Stage() as site:
         make_image_files()
         meter = Meter(site)
         meter.reference()

@@ -28,6 +28,7 @@ _MARKED = "a persistent image is marked as its VM's disk, for the monitoring"
 _STAGED = "the image is looked at, checked and converted on the host, and what was staged there goes"
 _RESTORED = "restoring takes a request for definition, volumes and resources each, and brings old marks back"
 _CLONABLE = "LINSTOR refuses clones half-way, so that provider and state of the source are looked at before"
+_MOMENT = "what one moment was is restored into a volume of its own, copied from there, and removed with its snapshot"
 _UNGUARDED = "LINSTOR shrinks, and grows beyond the pool: size, replicas and room are looked at before, from its memory"
 
 # By the names of the interruption matrix's actions.
@@ -52,6 +53,10 @@ BUDGETS = {
     "delete linked disk": Budget(3, 1, 1, goal=(2, 1), reason=_MARKED),
     "delete directory": Budget(0, 1, 1, goal=(0, 1)),
     "mvds": Budget(3, 1, 1, goal=(2, 1), reason=_MARKED),
+    "cpds running": Budget(16, 5, 1, goal=(5, 1), reason=_MOMENT),
+    "cpds off": Budget(6, 2, 1, goal=(5, 1), reason=_PLACED),
+    "cpds undeployed": Budget(6, 2, 1, goal=(5, 1), reason=_PLACED),
+    "cpds snapshot": Budget(13, 3, 1, goal=(5, 1), reason=_MOMENT),
     "resize": Budget(4, 1, 1, goal=(1, 1), reason=_UNGUARDED),
     "tm monitor": Budget(2, 0, 0, goal=(2, 0)),
 }

@@ -55,7 +55,7 @@ class ActionFailed(Exception):
 
 def prepare(site: Site, action: Action) -> scene.State:
     """Set the scene of an action: any host may copy, as without BRIDGE_LIST. Returns its state, for `Scene.restore`."""
-    scene.furnish(site, action.going)
+    scene.furnish(site, action.lcm_state)
     site.datastores(RESOURCE_GROUP="opennebula", **action.attributes)
     return action.scene.establish(site)
 

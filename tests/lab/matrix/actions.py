@@ -34,7 +34,8 @@ class Action:
     """An action of the matrix.
 
     `start` calls it; `changes` are the definitions, and beginnings of paths on hosts, that it is about;
-    `copies` names the volume that has what another one (or an image file, by its digest's name) has after it.
+    `copies` names the volume that has what another one (or an image file, by its digest's name) has after it;
+    `state` is the VM's LCM_STATE.
     """
 
     name: str
@@ -44,6 +45,12 @@ class Action:
     copies: tuple[str, str] = ("", "")
     going: bool = False
     attributes: Mapping[str, str] = field(default_factory=dict)
+    state: int = 1
+
+    @property
+    def lcm_state(self) -> int:
+        """LCM_STATE of the VM: EPILOG while it is going."""
+        return 11 if self.going else self.state
 
 
 def make_image_files() -> None:
@@ -94,6 +101,14 @@ def _clone(name: str, mode: str, source: scene.Volume) -> Action:
     )
 
 
+def _save(name: str, state: int, snapshot: int = -1, host: str = HOST) -> Action:
+    new = f"one-image-{NEW}"
+    path = f"{host}:/var/lib/one//datastores/101/{VM}/disk.0"
+    start = _tm("cpds", path, device(new), snapshot, VM, 100)
+    subject = scene.scene(_OWN_DISK, files={(HOST, _path(0)): f"-> {device(DISK)}"})
+    return Action(name, start, subject, frozenset({new}), (new, DISK), state=state)
+
+
 def _import(name: str, file: str) -> Action:
     start = _ds("cp", NEW, path=str(IMAGE_FILES / file))
     new = f"one-image-{NEW}"
@@ -138,6 +153,10 @@ def actions() -> list[Action]:
         Action("delete directory", _tm("delete", f"{HOST}:{SYSTEM_DIRECTORY}/{VM}", VM, 101), directory,
                frozenset({f"{SYSTEM_DIRECTORY}/{VM}/"}), going=True),
         Action("mvds", _tm("mvds", _disk(2), device(used), VM, 100), linked, let_go, going=True),
+        _save("cpds running", 26),
+        _save("cpds off", 27),
+        _save("cpds undeployed", 67, host="frontend"),
+        _save("cpds snapshot", 27, snapshot=0),
         Action("resize", _tm("resize", _disk(0), 16, VM, 100), own, frozenset({DISK})),
         Action("tm monitor", lambda site: site.oned.start_monitor(site.system_datastore, vm_disks=True), own,
                frozenset()),

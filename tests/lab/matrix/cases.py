@@ -10,7 +10,6 @@ from lab.matrix.actions import IMAGE_FILES, Action, make_image_files
 from lab.matrix.effects import Effect, Saboteur
 from lab.matrix.looking import Key, State, digest, look, quiet
 from lab.oned.answers import Outcome
-from lab.site import Site
 
 _SECONDS = 120.0
 _STATE = "Aux/one/STATE"
@@ -55,7 +54,7 @@ class Bench:
     """One lab in which actions are interrupted, one after the other."""
 
     def __init__(self) -> None:
-        self.site = Site(hosts=scene.HOSTS)
+        self.site = scene.Stage()
         make_image_files()
         self._saboteur = Saboteur(self.site)
         self._base: State = {}
@@ -67,7 +66,7 @@ class Bench:
 
     def effects(self, action: Action) -> list[Effect]:
         """Run an action undisturbed: remember where it begins and ends, and return its effects."""
-        scene.furnish(self.site, action.going, **action.attributes)
+        scene.furnish(self.site, action.lcm_state, **action.attributes)
         self._base = action.scene.establish(self.site)
         self._saboteur.reads = False
         outcome = self._run(action)

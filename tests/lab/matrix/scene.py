@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.controller.volumes import Content
+from lab.guests import Guests
 from lab.hosts import account, facts
 from lab.matrix.looking import HOST_TREES, Key, State, look
 from lab.oned import documents
@@ -122,8 +123,22 @@ def scene(*subjects: Volume, files: dict[tuple[str, str], str]) -> Scene:
     return Scene(volumes, {**foreign, **files})
 
 
-def furnish(site: Site, going: bool, **attributes: str) -> None:
-    """Set what oned knows. Arguments: going, whether the VM is being removed; attributes of the datastores."""
+class Stage(Site):
+    """A site with libvirt on the VM's host; the VM itself does not run there."""
+
+    def __init__(self) -> None:
+        super().__init__(hosts=HOSTS)
+        self._guests = Guests(self.hosts)
+        self._guests.start(HOST)
+
+    def close(self) -> None:
+        """End everything; nothing is left on the machine."""
+        self._guests.close()
+        super().close()
+
+
+def furnish(site: Site, lcm_state: int, **attributes: str) -> None:
+    """Set what oned knows. Arguments: lcm_state, the VM's; attributes of the datastores."""
     site.cluster.prefer = lambda _: list(HOLDERS)
     site.datastores(RESOURCE_GROUP="opennebula", BRIDGE_LIST=BRIDGE, LS_TIMEOUT=20, **attributes)
     disks = [
@@ -134,8 +149,9 @@ def furnish(site: Site, going: bool, **attributes: str) -> None:
     ]
     others = [DiskDocument(0, 8, 50), DiskDocument(1, 8, SOURCE, clone=False)]
     site.documents.put(
-        documents.vm(VM, disks, hosts=[HOST], context=4, lcm_state=11 if going else 1),
+        documents.vm(VM, disks, hosts=[HOST], context=4, lcm_state=lcm_state),
         documents.vm(OTHER_VM, others, hosts=[HOST], lcm_state=3),
+        documents.image(site.oned.release, NEW, size=8),
     )
 
 

@@ -8,6 +8,8 @@ import urllib.parse
 from pathlib import Path
 from typing import Optional
 
+from lxml import etree
+
 from lab.hosts import account
 from lab.oned.recordings import Call, Recording
 from lab.replaying import contents, facts, lifecycle, virsh
@@ -56,6 +58,9 @@ class Needs:
         if call.action == "monitor":
             return
         image = facts.image_of(call)
+        document = facts.payload(call).find("IMAGE")
+        if document is not None and image.number is not None:
+            self._world.documents.put(etree.tostring(document, encoding="unicode"))
         if call.action in ("stat", "cp"):
             self._source_file(call, image.path)
             self._images.add(f"one-image-{image.number}")
