@@ -127,6 +127,7 @@ def _resize(world: World, call: Call) -> None:
 def _snap_create(world: World, call: Call) -> None:
     definition = _disk(call, facts.places(call)[0]).definition
     world.linstor.rest("POST", f"/v1/resource-definitions/{definition}/snapshots", {"name": f"snapshot-{call.argv[1]}"})
+    world.remember_snapshot(definition, int(call.argv[1]))
 
 
 def _snap_delete(world: World, call: Call) -> None:
