@@ -25,7 +25,7 @@ from ..request.disks import CpdsRequest
 from ..settings import require_placement
 from ..units import Kib, Mib, bytes_from_kib, kib_from_mib, mib_from_kib
 from ..world import Controller, World
-from . import attachments, contents, copies, guest, images, restored, vm_disks, volumes
+from . import attachments, contents, copies, guest, images, restored, snapshots, vm_disks, volumes
 from .contents import Device
 from .volumes import Volume, Wanted
 
@@ -72,6 +72,7 @@ def cpds(world: World, request: CpdsRequest) -> str:
         if definition is None:
             raise NotFound(f"{name}, the volume of disk {disk.id} of VM {vm.id}, does not exist on LINSTOR")
         vm_disks.require_owned(definition, disk, request.disk)
+        volumes.require_whole(definition)
         source = volumes.existing(definition, controller, settings)
         snapshot = _snapshot(controller, name, request.snapshot_id)
         size = Kib(max((snapshot.size if snapshot else None) or source.size, kib_from_mib(image.size or Mib(0))))
@@ -96,7 +97,7 @@ def _snapshot(controller: Controller, name: str, number: Optional[int]) -> Optio
     if number is None:
         return None
     wanted = disk_snapshot(number)
-    found = next((one for one in controller.snapshots(name) if one.name == wanted), None)
+    found = snapshots.named(controller, name, wanted)
     if found is None or not found.usable:
         state = "has no" if found is None else "LINSTOR did not complete"
         raise NotFound(f"{name} {state} {wanted}, which is to be saved; look at `linstor snapshot list -r {name}`")
