@@ -33,7 +33,7 @@ from .answers import (
     Document,
     Refused,
 )
-from .cluster import LAYERS, Cluster, Definition, Group
+from .cluster import LAYERS, Cluster, Definition, Group, new_uuid
 from .placement import layer_stack
 from .router import Request, route
 
@@ -67,8 +67,6 @@ def property_rules(cluster: Cluster, request: Request) -> Document:
 @route("POST", PATH, body="required")
 def create(cluster: Cluster, request: Request) -> Answer:
     """Make a definition. Its flags, uuid and volume_definitions in the body are ignored, as LINSTOR does."""
-    if request.body is None:
-        raise Refused(ERROR | 998, "Exception thrown.", masked=False, report=True)
     given = request.body.get("resource_definition") or {}
     name = given.get("name") or ""
     answer = request.answering(CREATE | DEFINITION, {"RscDfn": name}, 201)
@@ -111,25 +109,24 @@ def build(cluster: Cluster, name: str, external: Optional[str], layers: list[str
                       cause="No external name was given", correction="Give a name or an external name")
     if external and any(one.external_name == external for one in cluster.definitions.values()):
         raise Refused(ERROR | 517, "The specified external name is already registered", report=True)
-    name = name or _from_external(external or "")
-    if names.check(names.RESOURCE_NAME, name) in cluster.definitions:
+    name = name or _from_external(cluster, external or "")
+    key = names.check(names.RESOURCE_NAME, name)
+    if group and names.check(names.GROUP_NAME, group) not in cluster.groups:
+        raise Refused(ERROR | 317, f"Resource group '{group}' could not be found.", report=True)
+    owner: Group = cluster.groups[group.upper()] if group else lookup.default_group(cluster)
+    if key in cluster.definitions:
         raise Refused(ERROR | 501, f"A resource definition with the name '{name}' already exists",
                       cause="The ResourceDefinition already exists")
-    if group:
-        if names.check(names.GROUP_NAME, group) not in cluster.groups:
-            raise Refused(ERROR | 317, f"Resource group '{group}' could not be found.", report=True)
-        owner: Group = cluster.groups[group.upper()]
-    else:
-        owner = lookup.default_group(cluster)
     properties.check(cluster.version, "definition", props)
     if properties.too_long(props):
         raise properties.unhandled(f"Creation of resource definition '{name}'", "ApiDatabaseException")
     return Definition(name, owner.name, external_name=external or "", layers=layers)
 
 
-def _from_external(external: str) -> str:
-    text = re.sub(r"[^A-Za-z0-9_-]", "_", external)
-    return text if names.valid(names.RESOURCE_NAME, text) else f"LS_{text}"[:48]
+def _from_external(cluster: Cluster, external: str) -> str:
+    text = re.sub(r"[^A-Za-z0-9_-]", "_", external[:48])
+    free = names.valid(names.RESOURCE_NAME, text) and text.upper() not in cluster.definitions
+    return text if free else f"LS_{new_uuid()}"
 
 
 def register(cluster: Cluster, answer: Answer, made: Definition, props: dict[str, Any],
@@ -161,13 +158,16 @@ def modify(cluster: Cluster, request: Request) -> Answer:
                       f"currently deployed resources({len(one.resources)}).")
     if properties.too_long(override):
         raise properties.unhandled(f"Modification of resource definition '{one.name}'", "ApiDatabaseException")
+    slots = body.get("drbd_peer_slots")
+    if slots is not None and slots < 1:
+        raise Refused(ERROR | 993, "Insufficient peer slots to create resource", report=True)
     moved = _moved(cluster, one, body.get("resource_group"))
     changed = _restack(one, body.get("layer_stack")) or body.get("drbd_port") is not None or moved
     spaces_too = cluster.version.has("namespaces_deleted") or override or delete
     spaces = body.get("delete_namespaces") if spaces_too else None
     changed |= properties.change(one.props, answer, DEFINITION, override, delete, spaces)
-    if body.get("drbd_port") is not None or body.get("drbd_peer_slots") is not None:
-        one.drbd = one.drbd or drbd.definition_data(cluster, body.get("drbd_peer_slots") or 7)
+    if body.get("drbd_port") is not None or slots is not None:
+        one.drbd = one.drbd or drbd.definition_data(cluster, slots or 7)
     drbd_changes.properties_changed(cluster, answer, one, override, delete)
     answer.add(MODIFIED, f"Resource definition '{one.name}' modified.", {"UUID": one.uuid},
                details=f"Resource definition '{one.name}' UUID is: {one.uuid}")

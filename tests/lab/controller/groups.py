@@ -85,11 +85,12 @@ def modify(cluster: Cluster, request: Request) -> Answer:
     """Change a group; a higher place_count places replicas of all its definitions in the same call."""
     name, body = request.params["resource_group"], request.body or {}
     answer = request.answering(CREATE | GROUP, {"RscGrp": name})
+    names.check(names.GROUP_NAME, name)
+    select = _stored(select_filter(body.get("select_filter")))
+    _check_place_count(name, select)
     one = lookup.group(cluster, name)
     override, delete = body.get("override_props") or {}, body.get("delete_props") or []
     properties.check(cluster.version, "definition", override, delete)
-    select = _stored(select_filter(body.get("select_filter")))
-    _check_place_count(one.name, select)
     raised = select.get("place_count", 0) > one.select.get("place_count", 0)
     lowered = select.get("place_count", one.select["place_count"]) != one.select["place_count"] and not raised
     one.select.update(select)

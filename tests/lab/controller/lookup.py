@@ -17,6 +17,13 @@ def definition(cluster: Cluster, name: object, *, masked: bool = True) -> Defini
     return found
 
 
+def listed(cluster: Cluster, name: str) -> Definition:
+    """Return a definition as a list filtered by its name has it: an impossible name is just not there, 301."""
+    if not names.valid(names.RESOURCE_NAME, name):
+        raise Refused(ERROR | 301, f"Resource definition '{name}' not found.", masked=False)
+    return definition(cluster, name, masked=False)
+
+
 def node(cluster: Cluster, name: str, *, masked: bool = True, status: int = 0) -> Node:
     """Return a node; 200 for an impossible name, 300 for an unknown one."""
     found = cluster.nodes.get(names.check(names.NODE_NAME, name, masked=masked, status=status))

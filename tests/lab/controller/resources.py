@@ -124,8 +124,8 @@ def _create(cluster: Cluster, request: Request, given: list[dict[str, Any]]) -> 
         answer.add(WARN | 3000, "No resources specified", bare=True)
         return answer
     wanted = [one.get("resource") or {} for one in given]
-    for one in wanted:
-        if any(flag not in FLAGS for flag in one.get("flags") or []):
+    for one, body in zip(wanted, given):
+        if body.get("resource") is None or any(flag not in FLAGS for flag in one.get("flags") or []):
             raise Refused(ERROR | 998, "An unknown error occurred.", masked=False, report=True)
         lookup.node(cluster, one.get("node_name") or "", masked=False, status=0 if names.valid(
             names.NODE_NAME, one.get("node_name") or "") else 400)
@@ -202,7 +202,7 @@ def _named_pool(cluster: Cluster, node: str, name: Optional[str], one: Definitio
 
     Under DRBD a missing pool is met with the first volume: 311.
     """
-    if not name:
+    if name is None:
         return False
     key = names.check(names.POOL_NAME, name)
     pool = cluster.pool(node, name)

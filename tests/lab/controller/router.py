@@ -177,6 +177,10 @@ def _read_body(cluster: Cluster, found: Route, request: Request) -> None:
         status = 400 if name in bodies.ANSWER_400 else 500
         raise Refused(UNPARSABLE, "Unable to parse input json.", masked=False, status=status,
                       details=str(problem)) from problem
+    if request.body is None and found.body == "required":
+        if (99, 0) > found.hang_unparsable:
+            raise Hang("null is no body")
+        raise Refused(ERROR | 998, "An unknown error occurred.", masked=False, report=True)
 
 
 def plain_error(text: str, status: int, details: str = "") -> Response:

@@ -31,7 +31,7 @@ Pairs = list[tuple[Definition, Snapshot]]
 
 @route("GET", PATH)
 def listed(cluster: Cluster, request: Request) -> Document:
-    owner = lookup.definition(cluster, request.params["resource"], masked=False)
+    owner = lookup.listed(cluster, request.params["resource"])
     return Document(request.page([views.snapshot(cluster, owner, owner.snapshots[key])
                                   for key in sorted(owner.snapshots)]))
 

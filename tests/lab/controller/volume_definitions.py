@@ -32,7 +32,7 @@ _UPDATED = "Updated volume {} of '{}' on '{}'"
 
 @route("GET", PATH)
 def listed(cluster: Cluster, request: Request) -> Document:
-    one = lookup.definition(cluster, request.params["resource"], masked=False)
+    one = lookup.listed(cluster, request.params["resource"])
     return Document([views.volume_definition(one, one.volumes[nr]) for nr in sorted(one.volumes)])
 
 
@@ -83,7 +83,7 @@ def build(cluster: Cluster, answer: Answer, one: Definition, given: dict[str, An
     properties.check(cluster.version, "volume", props)
     if ("ENCRYPTED" in flags or passphrase) and not cluster.unlocked:
         raise Refused(ERROR | 312, "Unable to create an encrypted volume definition without having a master key")
-    made = VolumeDefinition(number, size, flags=[flag for flag in flags if flag in ("ENCRYPTED", "GROSS_SIZE")])
+    made = VolumeDefinition(number, size, flags=list(dict.fromkeys(flags)))
     made.props["DrbdCurrentGi"] = f"{hash((made.uuid, size)) & 0xFFFFFFFFFFFFFFFE:X}"
     if "ENCRYPTED" in flags:
         made.props["CryptPasswd"] = "encrypted"
