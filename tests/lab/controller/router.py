@@ -178,7 +178,7 @@ def _read_body(cluster: Cluster, found: Route, request: Request) -> None:
         raise Refused(UNPARSABLE, "Unable to parse input json.", masked=False, status=status,
                       details=str(problem)) from problem
     if request.body is None and found.body == "required":
-        if (99, 0) > found.hang_unparsable:
+        if found.hang_unparsable < (99, 0):
             raise Hang("null is no body")
         raise Refused(ERROR | 998, "An unknown error occurred.", masked=False, report=True)
 
