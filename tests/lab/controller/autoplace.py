@@ -37,7 +37,7 @@ def placed(cluster: Cluster, one: Definition) -> list[Resource]:
             and "EVACUATE" not in cluster.nodes[owner.node.upper()].flags]
 
 
-def place(cluster: Cluster, answer: Answer, one: Definition, select: Select) -> list[Resource]:
+def place(cluster: Cluster, answer: Answer, one: Definition, select: Select, deploy: bool = True) -> list[Resource]:
     """Place what is missing and deploy it, or say why nothing is to do; 996 when it cannot be."""
     have = placed(cluster, one)
     more = int(select.get("additional_place_count") or 0)
@@ -54,7 +54,8 @@ def place(cluster: Cluster, answer: Answer, one: Definition, select: Select) -> 
     if chosen is None:
         raise Refused(ERROR | 996, "Not enough available nodes", details="Not enough nodes fulfilling the constraints")
     new = create(cluster, answer, one, chosen, select)
-    resources.finish(cluster, answer, one, new)
+    if deploy:
+        resources.finish(cluster, answer, one, new)
     return new
 
 

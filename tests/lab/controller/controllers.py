@@ -26,9 +26,16 @@ from .router import Request, route
 PROPERTIES = "/v1/controller/properties"
 STORES = "/v1/key-value-store"
 PASSPHRASE = "/v1/encryption/passphrase"
-# Read by the controller alone; a change of any other property is passed on to the satellites.
-OWN_KEYS = ("MaxOversubscriptionRatio", "MaxFreeCapacityOversubscriptionRatio", "TcpPortAutoRange", "MinorNrAutoRange",
-            "MaxTotalCapacityOversubscriptionRatio", "DrbdOptions/auto-quorum")
+# Read by the controller alone; a change of any other property is passed on to the satellites, and each deletion.
+OWN_KEYS = {
+    "MaxOversubscriptionRatio", "MaxFreeCapacityOversubscriptionRatio", "MaxTotalCapacityOversubscriptionRatio",
+    "TcpPortAutoRange", "MinorNrAutoRange", "SnapshotShipping/TcpPortRange", "AutoplaceTarget", "SearchDomain",
+    "UpdateCacheInterval", "BalanceResourcesEnabled", "BalanceResourcesInterval", "BalanceResourcesGracePeriod",
+    "DrbdOptions/AutoEvictAllowEviction", "DrbdOptions/AutoEvictAfterTime", "DrbdOptions/AutoEvictMinReplicaCount",
+    "DrbdOptions/AutoEvictMaxDisconnectedNodes", "BackupShipping/AllowForceRestore", "AllowMixingStoragePoolDriver",
+    "BackupShipping/MaxConcurrentBackupsPerNode", "StorDriver/Zfs/RollbackStrategy", "StorDriver/Zfs/DeleteStrategy",
+    "Linstor/Drbd/auto-block-size", "DrbdProxy/AutoEnable",
+}
 RANGES = ("TcpPortAutoRange", "MinorNrAutoRange", "SnapshotShipping/TcpPortAutoRange")
 
 
@@ -81,17 +88,24 @@ def modify(cluster: Cluster, request: Request) -> Answer:
         pass_on |= _set(cluster, answer, key, str(value))
     for key in sorted(delete, reverse=True):
         changed = cluster.props.pop(properties.normal(key), None) is not None
-        pass_on |= changed and key not in OWN_KEYS[:3]
+        pass_on |= changed
         answer.add(DELETE | DELETED, f"Successfully deleted property '{key}'")
-    pass_on |= bool(set(delete) & {"MaxOversubscriptionRatio"})
     for space in body.get("delete_namespaces") or []:
         for key in [key for key in cluster.props if key.startswith(properties.normal(space) + "/")]:
             del cluster.props[key]
             pass_on = True
-    for node in cluster.nodes.values() if pass_on else ():
-        if node.online:
-            answer.add(INFO | MODIFY, f"({node.name}) Controller properties applied")
+    if pass_on:
+        _apply(cluster, answer)
     return answer
+
+
+def _apply(cluster: Cluster, answer: Answer) -> None:
+    """Tell all satellites the properties; each of them looks at all its resources then."""
+    for node in cluster.nodes.values():
+        if node.online:
+            for owner in cluster.resources_on(node.name):
+                satellites.look(cluster, answer, owner.definition, node.name)
+            answer.add(INFO | MODIFY, f"({node.name}) Controller properties applied")
 
 
 def _check(cluster: Cluster, key: str, value: Any, operation: int) -> None:
@@ -114,8 +128,8 @@ def _set(cluster: Cluster, answer: Answer, key: str, value: str) -> bool:
         del cluster.props[key]
         answer.add(WARN | MODIFY | 4000, f"{key} is deprecated, please use DrbdOptions/Resource/quorum")
     answer.add(CREATED, f"Successfully set property '{key}' to value '{value}'")
-    own = key in OWN_KEYS and (key != OWN_KEYS[-1] or cluster.version.has("auto_quorum_deprecated"))
-    return changed and not own
+    own = {*OWN_KEYS, "DrbdOptions/auto-quorum"} if cluster.version.has("auto_quorum_deprecated") else OWN_KEYS
+    return changed and key not in own
 
 
 @route("DELETE", PROPERTIES + "/{key}")
@@ -127,11 +141,10 @@ def delete(cluster: Cluster, request: Request) -> Answer:
     answer = request.answering(DELETE | CONTROLLER)
     if properties.rule(cluster.version, "controller", key) is None:
         raise Refused(ERROR | 213, f"The key '{key}' is not whitelisted")
-    changed = cluster.props.pop(properties.normal(key), None) is not None
+    # The satellites are told, and nobody waits for them.
+    if cluster.props.pop(properties.normal(key), None) is not None:
+        _apply(cluster, Answer(MODIFY | CONTROLLER))
     answer.add(DELETED, f"Successfully deleted property '{key}'")
-    for node in cluster.nodes.values() if changed else ():
-        if node.online:
-            answer.add(INFO | MODIFY, f"({node.name}) Controller properties applied")
     return answer
 
 

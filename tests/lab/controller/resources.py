@@ -222,9 +222,6 @@ def _diskless_flags(stack: list[str], flags: list[str], diskless_pool: bool) -> 
     if "DRBD" not in stack and (bare or diskless_pool):
         raise Refused(ERROR | 225, "The given storage pool is a diskless storage pool, but no layer from the given "
                       "layer-list supports diskless storage pools", report=True)
-    if "DRBD" not in stack and {"DRBD_DISKLESS", "NVME_INITIATOR"} & set(flags):
-        raise Refused(ERROR | 225, "Diskless volume is only supported in combination with DRBD and/or NVME",
-                      report=True)
     if bare or diskless_pool or "DRBD_DISKLESS" in flags:
         return ["DISKLESS", "DRBD_DISKLESS", *[flag for flag in flags if flag not in ("DISKLESS", "DRBD_DISKLESS")]]
     return list(flags)
@@ -232,6 +229,9 @@ def _diskless_flags(stack: list[str], flags: list[str], diskless_pool: bool) -> 
 
 def _add_volumes(cluster: Cluster, one: Definition, made: Resource) -> None:
     usage = Usage(cluster)
+    if one.volumes and "DRBD" not in made.layers and {"DRBD_DISKLESS", "NVME_INITIATOR"} & set(made.flags):
+        raise Refused(ERROR | 225, "Diskless volume is only supported in combination with DRBD and/or NVME",
+                      report=True)
     for number, definition in sorted(one.volumes.items()):
         name = DISKLESS_POOL if made.diskless else pool_of(cluster, made, definition)
         pool = cluster.pool(made.node, name)

@@ -91,7 +91,7 @@ def adjust(cluster: Cluster, request: Request) -> Answer:
     name = request.params["resource_group"]
     answer = request.answering(CREATE | GROUP, {"RscGrp": name})
     group = lookup.group(cluster, name)
-    _adjust(cluster, answer, group, select_filter((request.body or {}).get("select_filter")))
+    _adjust(cluster, answer, [group], select_filter((request.body or {}).get("select_filter")))
     return answer
 
 
@@ -99,21 +99,25 @@ def adjust(cluster: Cluster, request: Request) -> Answer:
 def adjust_all(cluster: Cluster, request: Request) -> Answer:
     answer = request.answering(CREATE | GROUP)
     given = select_filter((request.body or {}).get("select_filter"))
-    for key in sorted(cluster.groups):
-        _adjust(cluster, answer, cluster.groups[key], given)
+    _adjust(cluster, answer, [cluster.groups[key] for key in sorted(cluster.groups)], given)
     return answer
 
 
-def _adjust(cluster: Cluster, answer: Answer, group: Group, given: Select) -> None:
-    for definition in members(cluster, group):
-        inner = Answer(CREATE | GROUP, dict(answer.refs))
-        try:
-            autoplace.place(cluster, inner, definition, merged(given, group.select))
-        except Refused as refusal:
-            inner.entries.clear()
-            inner.refuse(refusal)
-            answer.entries += inner.entries
-            return
+def _adjust(cluster: Cluster, answer: Answer, groups: list[Group], given: Select) -> None:
+    """Place everywhere, then deploy. A refusal ends it in between: what was placed by then nobody deploys."""
+    made = []
+    try:
+        for group in groups:
+            for definition in members(cluster, group):
+                inner = Answer(CREATE | GROUP, dict(answer.refs))
+                new = autoplace.place(cluster, inner, definition, merged(given, group.select), deploy=False)
+                made.append((inner, definition, new))
+    except Refused as refusal:
+        answer.refuse(refusal)
+        return
+    for inner, definition, new in made:
+        if new:
+            resources.finish(cluster, inner, definition, new)
         answer.entries += inner.entries
 
 
