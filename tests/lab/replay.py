@@ -21,7 +21,7 @@ from lab.hosts import Hosts, LabUnavailable, account, isolation, kernel
 from lab.oned.recordings import Call, Recording, read_recording, recordings
 from lab.opennebula.frontend import REPOSITORY
 from lab.opennebula.interpreter import open_the_way
-from lab.replaying import effects, facts, lifecycle
+from lab.replaying import effects, facts, lifecycle, trees
 from lab.replaying.case import Case
 from lab.replaying.guests import equip
 from lab.replaying.judge import RULES, failed_cleanly, succeeded
@@ -77,10 +77,11 @@ class Lab:
             world.documents.put(call.vm_document)
         lifecycle.settle(world, call)
         needs.prepare(call)
+        trees.before(world, call)
         wanted = self._wanted(call)
         if not _ours(call) or not (REPOSITORY / call.script).exists():
             effects.emulate(world, call)
-            stuck = lifecycle.follow(world, call)
+            stuck = lifecycle.follow(world, call) + trees.after_others(world, call)
             if wanted:
                 return Verdict(call.seq, call.script, WRONG, 0.0, ["not yet: there is no such script"])
             return Verdict(call.seq, call.script, WRONG if stuck else NOT_OURS, 0.0, stuck)
@@ -128,7 +129,7 @@ def judged(world: World, call: Call) -> list[str]:
             world.owed_premigrate[call.vm_id or 0] = call
     else:
         succeeded(case)
-    case.wrong += world.guests.unknown_commands()
+    case.wrong += [*world.guests.unknown_commands(), *trees.after_ours(world, call)]
     world.guests.guard()
     return case.wrong
 
