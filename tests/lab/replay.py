@@ -79,7 +79,7 @@ class Lab:
         needs.prepare(call)
         trees.before(world, call)
         wanted = self._wanted(call)
-        if not _ours(call) or not (REPOSITORY / call.script).exists():
+        if not ours(call) or not (REPOSITORY / call.script).exists():
             effects.emulate(world, call)
             stuck = lifecycle.follow(world, call) + trees.after_others(world, call)
             if wanted:
@@ -95,7 +95,7 @@ class Lab:
     def _wanted(self, call: Call) -> bool:
         """Say whether the call counts: every action of ours that has a rule, or those asked for."""
         if self.actions is None:
-            return _ours(call)
+            return ours(call)
         return _by_us(call) and bool({call.action, f"{call.kind}.{call.action}"} & self.actions)
 
 
@@ -103,7 +103,8 @@ def _by_us(call: Call) -> bool:
     return call.driver == facts.LINSTOR_UN or call.script.endswith(f"_{facts.LINSTOR_UN}")
 
 
-def _ours(call: Call) -> bool:
+def ours(call: Call) -> bool:
+    """Say whether a call is made here: one of our scripts, of an action that has a rule."""
     return _by_us(call) and (call.kind, call.action) in RULES
 
 
