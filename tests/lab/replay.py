@@ -118,11 +118,12 @@ def judged(world: World, call: Call) -> list[str]:
     """Make one call as it was recorded and return what is wrong with how it ended."""
     if call.kind == "ds":
         world.learn(facts.datastore_of(call))
-    before = world.snapshot()
     world.loud.clear()
-    reason = must_fail(world, call, before)
-    with dead(world, facts.dead_host(call)) as contact, injected(world, call, before) as broken:
-        outcome = world.oned.finish(world.oned.recorded(call.script, call.argv, call.stdin), CALL_SECONDS)
+    with dead(world, facts.dead_host(call)) as contact:
+        before = world.snapshot()
+        reason = must_fail(world, call, before)
+        with injected(world, call, before) as broken:
+            outcome = world.oned.finish(world.oned.recorded(call.script, call.argv, call.stdin), CALL_SECONDS)
     case = Case(world, call, before, world.snapshot(), outcome, contact)
     if reason or broken:
         failed_cleanly(case, reason or broken)
