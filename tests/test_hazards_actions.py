@@ -199,9 +199,11 @@ def test_nothing_touches_a_volume_whose_replicas_differ(site: Site) -> None:
     props = dict(definition.props)
 
     vm(site, 7, D.DiskDocument(0, size=8, image=5), D.DiskDocument(1, size=8, image=5, clone=False))
-    ln = site.oned.tm("ln", site.source_word(5), site.disk_word(new, 7, 1), 7, 100)
-    for outcome in (ln, clone(site, new)):
-        assert f"{new} is StandAlone" in failed(outcome)
+    assert f"{new} is StandAlone" in failed(site.oned.tm("ln", site.source_word(5), site.disk_word(new, 7, 1), 7, 100))
+    for mode in ("copy", "snapshot", "clone"):
+        site.datastores(RESOURCE_GROUP="opennebula", CLONE_MODE=mode)
+        assert f"{new} is StandAlone" in failed(clone(site, new))
+    assert not definition.snapshots
     assert definition.props == props and not site.link(new, 7, 1) and not site.definition("one-vm-7-disk-0")
 
 

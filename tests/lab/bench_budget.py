@@ -26,7 +26,7 @@ _LOOK = "marks, and openers behind satellites that are away, are looked at befor
 _TWO_HOSTS = "the copy is made on a holder of both volumes, the VM is on another host"
 _MARKED = "a persistent image is marked as its VM's disk, for the monitoring"
 _STAGED = "the image is looked at, checked and converted on the host, and what was staged there goes"
-_RESTORED = "restoring takes a request for definition, volumes and resources each, and brings old marks back"
+_RESTORED = "LINSTOR wants a request each for definition, snapshot, volumes, resources, size and the snapshot's end"
 _CLONABLE = "LINSTOR refuses clones half-way, so that provider and state of the source are looked at before"
 _MOMENT = "what one moment was is restored into a volume of its own, copied from there, and removed with its snapshot"
 _UNGUARDED = "LINSTOR shrinks, and grows beyond the pool: size, replicas and room are looked at before, from its memory"
@@ -42,8 +42,8 @@ BUDGETS = {
     "monitor": Budget(1, 0, 0, goal=(1, 0)),
     "clone copy": Budget(6, 3, 2, goal=(5, 1), reason=f"{_PLACED}; {_TWO_HOSTS}"),
     "clone copy, source in use": Budget(6, 3, 2, goal=(5, 1), reason=f"{_PLACED}; {_TWO_HOSTS}"),
-    "clone snapshot": Budget(15, 1, 1, goal=(7, 1), reason=_RESTORED),
-    "clone clone": Budget(14, 1, 1, goal=(4, 1), reason=_CLONABLE),
+    "clone snapshot": Budget(12, 1, 1, goal=(7, 1), reason=_RESTORED),
+    "clone clone": Budget(12, 1, 1, goal=(4, 1), reason=_CLONABLE),
     "ln": Budget(4, 1, 1, goal=(2, 1), reason=_MARKED),
     "mkimage": Budget(4, 3, 2, goal=(4, 1), reason=_TWO_HOSTS),
     "mkswap": Budget(4, 3, 2, goal=(4, 1), reason=_TWO_HOSTS),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Optional
 
 from .. import placement
-from ..errors import DriverError, InUse, Unsupported
+from ..errors import DriverError, Exists, InUse, Unsupported
 from ..inventory import Definition
 from ..units import bytes_from_kib
 from ..world import Controller, World
@@ -79,33 +79,51 @@ def readable(source: Volume) -> None:
 
     Raises Unsupported when it has no usable replica, Refused when its replicas differ.
     """
-    if not placement.holding(source.replicas):
-        raise Unsupported(f"{source.name} has no replica on an online node, so it cannot be copied; bring one back")
-    placement.require_together(source.name, source.replicas)
+    _require_intact(source)
     writers = [replica.node for replica in source.replicas if replica.in_use]
     if writers:
         raise InUse(f"{source.name} is open for writing on {', '.join(writers)}, so a copy would be inconsistent")
 
 
+def _require_intact(source: Volume) -> None:
+    if not placement.holding(source.replicas):
+        raise Unsupported(f"{source.name} has no replica on an online node, so it cannot be copied; bring one back")
+    placement.require_together(source.name, source.replicas)
+
+
 def _from_snapshot(world: World, controller: Controller, source: Definition, wanted: Wanted) -> Volume:
-    """As the driver before this one did, but the snapshot goes as soon as the pool can do without it."""
+    """As the driver before this one did, but the snapshot goes as soon as the pool can do without it.
+
+    Restoring brings the source's marks; they are set right by the request that calls the volume complete.
+    """
+    _require_intact(volumes.existing(source, controller, wanted.settings))
     marks = volumes.birth_marks(world, controller, wanted)
     with world.undo.by(wanted.name, volumes.discard, world, controller, wanted.name):
         controller.define(wanted.name, wanted.settings, marks)
-    # A snapshot of this name is the leftover of a killed run: its definition was replaced above.
-    controller.delete_snapshot(source.name, wanted.name)
-    snapshot = f"snapshot {wanted.name} of {source.name}"
-    with world.undo.by(snapshot, controller.delete_snapshot, source.name, wanted.name):
-        controller.snapshot(source.name, wanted.name)
+    _take(world, controller, source.name, wanted.name)
     controller.restore(source.name, wanted.name, wanted.name)
-    controller.mark(wanted.name, marks, clear=volumes.inherited(source, marks))
-    volume = _grown(controller, source, wanted)
+    volume = _grown(controller, source, wanted)._replace(marks=marks, inherited=volumes.inherited(source, marks))
     # LVM-thin does without; a ZFS clone needs its origin until `delete` of this disk or `rm` of the image.
     try:
         controller.delete_snapshot(source.name, wanted.name)
     except DriverError as error:
         world.trail.warn(f"snapshot {wanted.name} of {source.name} stays until this disk is deleted: {error}")
     return volume
+
+
+def _take(world: World, controller: Controller, name: str, snapshot: str) -> None:
+    """Take a snapshot named as the volume that is made from it."""
+
+    def take() -> None:
+        with world.undo.by(f"snapshot {snapshot} of {name}", controller.delete_snapshot, name, snapshot):
+            controller.snapshot(name, snapshot)
+
+    try:
+        take()
+    except Exists:
+        # The leftover of a killed run: its definition was replaced before.
+        controller.delete_snapshot(name, snapshot)
+        take()
 
 
 def _by_linstor(world: World, controller: Controller, source: Definition, wanted: Wanted) -> Volume:
@@ -119,5 +137,6 @@ def _grown(controller: Controller, source: Definition, wanted: Wanted) -> Volume
     """Return the copy, as large as it is wanted: restored and cloned volumes have their source's size."""
     volume = volumes.look(controller, wanted.name, wanted.settings, wanted.size)
     if source.size is not None and wanted.size > source.size:
-        controller.resize(volumes.defined(controller, wanted.name), volume.replicas, wanted.size)
+        group = wanted.settings.resource_group or source.group
+        controller.resize(source._replace(name=wanted.name, group=group), volume.replicas, wanted.size)
     return volume

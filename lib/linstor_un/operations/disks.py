@@ -95,7 +95,7 @@ def _hand_over(
     volume = fresh or volumes.look(controller, wanted.name, wanted.settings, wanted.size)
     _attach_and_link(world, controller, volume, target)
     if fresh is not None:
-        volumes.complete(world, controller, wanted.name)
+        volumes.complete(world, controller, wanted.name, fresh)
 
 
 def _attach_and_link(world: World, controller: Controller, volume: Volume, target: DiskPlace) -> None:

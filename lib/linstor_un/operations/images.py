@@ -53,8 +53,9 @@ def clone(world: World, request: ImageCloneRequest) -> str:
             raise NotFound(f"{request.source}, the image to clone, does not exist on LINSTOR; check IMAGE/PATH")
         size = Kib(max(source.size or 0, kib_from_mib(request.size)))
         wanted = Wanted(name, size, settings, marks(request.image_id, request.image))
-        if copies.duplicate(world, controller, source, wanted, found.get(name)) is not None:
-            volumes.complete(world, controller, name)
+        volume = copies.duplicate(world, controller, source, wanted, found.get(name))
+        if volume is not None:
+            volumes.complete(world, controller, name, volume)
     return f"{by_res(name)} raw"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Callable, NamedTuple, Optional
 
 from .. import placement
@@ -39,13 +40,19 @@ class Wanted(NamedTuple):
 
 
 class Volume(NamedTuple):
-    """A volume with its replicas. `zero` is whether it is known to read as zeroes everywhere."""
+    """A volume with its replicas.
+
+    `zero` is whether it is known to read as zeroes everywhere. `marks` and `inherited` are of one that is not complete
+    yet: marks that it was born with and may have lost, and such as came with another's data.
+    """
 
     name: str
     size: Kib
     settings: Settings
     replicas: tuple[Replica, ...]
     zero: bool = False
+    marks: Mapping[str, str] = MappingProxyType({})
+    inherited: tuple[str, ...] = ()
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -252,15 +259,17 @@ def discard(world: World, controller: Controller, name: str) -> None:
         delete_when_closed(world, controller, name)
 
 
-def complete(world: World, controller: Controller, name: str) -> None:
+def complete(world: World, controller: Controller, name: str, restored: Optional[Volume] = None) -> None:
     """Say that the volume holds what it should: from now on a rerun keeps it. The last effect of a creation.
 
     What was borrowed is given back before it, so that a rerun after a crash finds either all of it or the state
-    `creating`.
+    `creating`. Arguments: restored, the volume, where its marks may have to be set right.
     """
     world.undo.give_back()
+    done = [STATE, RUN, COPY_OF]
+    marks = {key: value for key, value in restored.marks.items() if key not in done} if restored else {}
     with world.undo.by(name, delete_when_closed, world, controller, name):
-        controller.mark(name, {}, clear=[STATE, RUN, COPY_OF])
+        controller.mark(name, marks, clear=[*done, *(restored.inherited if restored else ())])
 
 
 def discard_half_made(world: World, controller: Controller, found: Definition) -> None:
@@ -317,6 +326,6 @@ def when_closed(world: World, step: Callable[[], None]) -> None:
         raise refusals[-1]
 
 
-def inherited(source: Definition, marks: Mapping[str, str]) -> list[str]:
+def inherited(source: Definition, marks: Mapping[str, str]) -> tuple[str, ...]:
     """Return the driver's marks on a source that a copy of it must not keep (LINSTOR copies them all)."""
-    return [key for key in source.props if key.startswith(AUX) and key not in marks]
+    return tuple(key for key in source.props if key.startswith(AUX) and key not in marks)
