@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from . import drbd_placing, lookup, resources, satellites
+from . import drbd_placing, lookup, quorum, resources, satellites
 from .answers import CREATE, CREATED, ERROR, MODIFY, RESOURCE, WARN, Answer, Refused
 from .cluster import Cluster, Definition, Pool, Resource
 from .placement import Autoplacer, Select, layer_stack, merged, select_filter
@@ -91,10 +91,14 @@ def create(cluster: Cluster, answer: Answer, one: Definition, chosen: list[Pool]
     return [owner for owner in new if owner is not None]
 
 
-def top_up(cluster: Cluster, answer: Answer, one: Definition, operation: int) -> bool:
-    """Place what the definition's group wants more than there is; return whether that was anything."""
-    select = cluster.group_of(one).select
-    if not one.resources or int(select.get("place_count") or 0) <= len(placed(cluster, one)):
+def top_up(cluster: Cluster, answer: Answer, one: Definition, operation: int, given: Optional[Select] = None) -> bool:
+    """Place what the definition's group wants more than there is; return whether that was anything.
+
+    `given` comes before what the group has.
+    """
+    select = merged(given or {}, cluster.group_of(one).select)
+    there = [owner for owner in one.resources.values() if not quorum.is_tiebreaker(owner)]
+    if int(select.get("place_count") or 0) <= len(there):
         return False
     inner = Answer(operation | RESOURCE, dict(answer.refs), error_report=answer.error_report)
     try:
