@@ -40,8 +40,10 @@ def placed(cluster: Cluster, one: Definition) -> list[Resource]:
 def place(cluster: Cluster, answer: Answer, one: Definition, select: Select, deploy: bool = True) -> list[Resource]:
     """Place what is missing and deploy it, or say why nothing is to do; 996 when it cannot be."""
     have = placed(cluster, one)
+    missing = int(select.get("place_count") or 0) - len(have)
     more = int(select.get("additional_place_count") or 0)
-    more = more if more > 0 else int(select.get("place_count") or 0) - len(have)
+    # What is missing comes before what is wanted in addition.
+    more = more if more > 0 >= missing else missing
     if more < 0:
         nodes = ", ".join(f"'{owner.node}'" for owner in have)
         raise _Already(f"The resource '{one.name}' was already deployed on {len(have)} nodes: {nodes}. The resource "
