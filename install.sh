@@ -298,8 +298,8 @@ report() {
     expect 'DS_MAD_CONF *= *\[ *NAME *= *"linstor_un"' 'oned.conf: DS_MAD_CONF' 'add:
            DS_MAD_CONF = [ NAME = "linstor_un", PERSISTENT_ONLY = "NO", MARKETPLACE_ACTIONS = "export" ]'
     if [ -e "$PROJECT/vmm/kvm/save_linstor_un" ]; then
-        expect 'VM_MAD *= *\[[^]]*save=save_linstor_un,restore=restore_linstor_un' 'oned.conf: VM_MAD kvm' \
-            'add to ARGUMENTS: -l save=save_linstor_un,restore=restore_linstor_un'
+        expect 'VM_MAD *= *\[[^]]*-l[^]"]*(save=save_linstor_un[^]"]*restore=|restore=restore_linstor_un[^]"]*save=)(save|restore)_linstor_un' \
+            'oned.conf: VM_MAD kvm' 'add to ARGUMENTS: -l save=save_linstor_un,restore=restore_linstor_un'
     fi
     if [ -e "$PROJECT/tm/linstor_un/snap_create_live" ]; then
         text=$(sed 's/#.*//' "$etc/vmm_exec/vmm_execrc" 2>/dev/null)

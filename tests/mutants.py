@@ -22,7 +22,7 @@ WORKERS = 2
 _ENTRY = re.compile(
     r"^## (?P<why>[^\n]+)\n\n`(?P<file>[^`\n]+)`, `(?P<test>[^`\n]+)`\n\n```diff\n(?P<diff>.+?)^```$", re.M | re.S
 )
-_COPIED = ("datastore", "etc", "lib", "tests", "tm", "pyproject.toml", "README.md", "install.sh")
+_COPIED = ("datastore", "etc", "lib", "tests", "tm", "vmm", "pyproject.toml", "README.md", "install.sh")
 _OLD_COPIES = shutil.ignore_patterns("__pycache__", ".pytest_cache", ".hypothesis")
 _SECONDS = 900.0
 

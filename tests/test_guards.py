@@ -24,7 +24,7 @@ PACKAGE = ROOT / "lib" / "linstor_un"
 LAYERS = {
     "errors": 0,
     "log": 1, "units": 1, "naming": 1, "undo": 1, "conffile": 1, "attributes": 1, "places": 1,
-    "onexml": 2, "settings": 2,
+    "domainxml": 1, "onexml": 2, "settings": 2, "kvmrc": 2,
     "inventory": 2, "world": 3, "request": 3,
     "calling": 4, "retry": 4, "placement": 4, "copying": 4, "image_formats": 4,
     "operations": 5, "adapters": 5,
@@ -120,7 +120,8 @@ sys.exit(run("{action}", usage=__doc__))
 
 
 def scripts() -> list[Path]:
-    return sorted(path for kind in ("datastore", "tm") for path in (ROOT / kind / "linstor_un").iterdir())
+    folders = ("datastore/linstor_un", "tm/linstor_un", "vmm/kvm")
+    return sorted(path for folder in folders for path in (ROOT / folder).iterdir())
 
 
 @pytest.mark.parametrize("script", scripts(), ids=lambda path: "/".join(path.parts[-3:]))
@@ -145,7 +146,8 @@ def loaded(tmp_path: Path, action: str, *argv: str, document: str = "") -> tuple
         "ONE_AUTH": str(tmp_path / "auth"), "ONE_XMLRPC": "http://127.0.0.1:9/RPC2",
     }  # fmt: skip
     (tmp_path / "auth").write_text("a:b")
-    command = [sys.executable, "-X", "importtime", str(ROOT / kind / "linstor_un" / name), *argv]
+    folder = "kvm" if kind == "vmm" else "linstor_un"
+    command = [sys.executable, "-X", "importtime", str(ROOT / kind / folder / name), *argv]
     ended = subprocess.run(
         command, input=base64.b64encode(document.encode()), env=environ, capture_output=True, timeout=60, check=False
     )
@@ -212,6 +214,26 @@ def test_actions_on_disks_ask_oned_before_they_load_linstor(tmp_path: Path, acti
     found, said = loaded(tmp_path, action, *argv)
     assert "oned at http://127.0.0.1:9/RPC2 does not answer" in said
     assert not found & {"linstor", "pyone", "click"}
+
+
+@pytest.mark.parametrize(
+    ("action", "argv"),
+    [
+        ("vmm.save_linstor_un", ["one-7", "/var/lib/one//datastores/106/7/checkpoint", "::", "7", "::"]),
+        ("vmm.restore_linstor_un", ["/var/lib/one//datastores/106/7/checkpoint", "::", "one-7", "7", "::"]),
+    ],
+)
+def test_a_vm_of_another_driver_is_handed_over_with_as_little_as_possible(
+    tmp_path: Path, action: str, argv: list[str]
+) -> None:
+    host = "nowhere.invalid"
+    words = [word.replace("::", host) for word in argv]
+    store = documents.datastore(106, 1, tm_mad="ssh")
+    found, said = loaded(tmp_path, action, *words, document=documents.vmm_action(7, store))
+    assert f"host {host} cannot be reached" in said or "ssh cannot be started" in said
+    # The one that importlib was asked for by name is not in the list.
+    assert {name for name in found if name.startswith("linstor_un.operations.")} == {"linstor_un.operations.stock"}
+    assert not found & (HEAVY | {"linstor_un.placement", "linstor_un.adapters.locks", "linstor_un.adapters.controller"})
 
 
 def test_click_is_for_persons_only(tmp_path: Path) -> None:

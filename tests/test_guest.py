@@ -20,6 +20,7 @@ from lab.site import Site
 from linstor_un.errors import DriverError
 from linstor_un.naming import by_res
 from linstor_un.operations import guest
+from linstor_un.operations.virsh import settings as read_kvmrc
 from test_hosts import become_oneadmin
 
 NAME = "one-7"
@@ -302,11 +303,11 @@ def test_the_time_limit_is_the_hosts_own(virsh: Virsh) -> None:
 
 def test_kvmrc_says_where_libvirt_is(virsh: Virsh) -> None:
     world = make_world(virsh.place)
-    assert guest.libvirt_uri(world) == "qemu:///system"
+    assert read_kvmrc(world).uri == "qemu:///system"
     kvmrc = virsh.place / "remotes/etc/vmm/kvm/kvmrc"
     kvmrc.parent.mkdir(parents=True)
     kvmrc.write_text("export LANG=C\nexport LIBVIRT_URI='qemu+tcp://localhost/system'\nMORE=$(id)\n")
-    assert guest.libvirt_uri(world) == "qemu+tcp://localhost/system"
+    assert read_kvmrc(world).uri == "qemu+tcp://localhost/system"
 
 
 def test_a_failure_of_the_block_and_one_of_the_thaw_are_both_told(virsh: Virsh) -> None:

@@ -28,7 +28,8 @@ TM_MAD = [ EXECUTABLE = "one_tm",
            ARGUMENTS = "-t 15 -d dummy,shared,ssh,ceph,linstor_un" ]
 DATASTORE_MAD = [ EXECUTABLE = "one_datastore",
     ARGUMENTS  = "-t 15 -d dummy,fs,linstor_un,ceph -s shared,ssh,linstor_un" ]
-VM_MAD = [ NAME = "kvm", ARGUMENTS = "-t 15 -r 0 kvm -l save=save_linstor_un,restore=restore_linstor_un" ]
+VM_MAD = [ NAME = "kvm",
+    ARGUMENTS = "-l migrate=migrate_local,restore=restore_linstor_un,save=save_linstor_un -t 15 -r 0 kvm" ]
 TM_MAD_CONF = [ NAME = "linstor_un", LN_TARGET = "NONE" ]
 DS_MAD_CONF = [ NAME = "linstor_un" ]
 """
@@ -111,7 +112,7 @@ def test_oned_conf_is_never_edited_but_everything_missing_in_it_is_named(first: 
     location, said = first
     assert (location / "etc" / "oned.conf").read_text() == ONED_CONF
     to_do = [line.split("to do")[1].split(":")[1].strip() for line in said.splitlines() if "to do" in line]
-    assert to_do[:5] == ["TM_MAD", "DATASTORE_MAD", "DATASTORE_MAD", "TM_MAD_CONF", "DS_MAD_CONF"]
+    assert to_do[:6] == ["TM_MAD", "DATASTORE_MAD", "DATASTORE_MAD", "TM_MAD_CONF", "DS_MAD_CONF", "VM_MAD kvm"]
 
 
 def test_check_is_content_with_a_complete_installation(installed: Path) -> None:

@@ -142,17 +142,6 @@ def test_a_resource_group_says_how_many_replicas(site: Site) -> None:
     assert two["TOTAL_MB"] >= three["TOTAL_MB"] == 8 * MIB_OF_GIB
 
 
-@pytest.mark.parametrize("linstor", ["1.20", "1.33"])
-def test_a_group_that_names_no_pool_has_the_capacity_of_all(tmp_path: Path, linstor: str) -> None:
-    site = Site(tmp_path, cluster=Cluster(linstor))
-    site.cluster.groups["BARE"] = Group("bare", select={"place_count": 2})
-    try:
-        told = read_monitor(site.monitor(RESOURCE_GROUP="bare"))
-        assert told == read_monitor(site.monitor(RESOURCE_GROUP="group")) and told["TOTAL_MB"] >= 8 * MIB_OF_GIB
-    finally:
-        site.close()
-
-
 @pytest.mark.parametrize("attributes", [{"RESOURCE_GROUP": "group"}, {"STORAGE_POOL": "thin", "REPLICA_COUNT": 2}])
 def test_a_capacity_that_nobody_knows_is_no_zero(site: Site, attributes: dict[str, Union[str, int]]) -> None:
     for number in range(3):
@@ -262,6 +251,18 @@ def test_many_disks_are_monitored_in_two_requests_and_a_second(site: Site) -> No
     assert len(asked) == 2
     spent = after.children_user + after.children_system - before.children_user - before.children_system
     assert spent < 2.0, f"{spent:.2f} s of CPU"
+
+
+def test_saved_memory_is_no_disk(site: Site) -> None:
+    site.disk(7, 0, 1024)
+    site.disk(7, 1, 512)
+    checkpoint = site.cluster.definitions.pop("ONE-VM-7-DISK-1")
+    checkpoint.name = "one-vm-7-checkpoint"
+    del checkpoint.props["Aux/one/DISK_ID"]
+    site.cluster.definitions["ONE-VM-7-CHECKPOINT"] = checkpoint
+    site.monitor(1, vm_disks=True, STORAGE_POOL="thin", REPLICA_COUNT=2)
+    (text,) = map(unpacked, site.received())
+    assert usage(text) == {7: "DISK_SIZE=[ID=0,SIZE=1024]"}
 
 
 def test_a_disk_that_is_going_is_not_counted(site: Site) -> None:

@@ -17,8 +17,10 @@ from linstor_un.calling import datastore, disks, vms
 from linstor_un.calling.forms import Call
 from linstor_un.errors import BadRequest
 from linstor_un.naming import DiskPlace
+from linstor_un.request.vms import RestoreRequest, SaveRequest, StockRequest
 
 RECORDINGS = Path(__file__).parent / "data" / "driver-calls"
+CHECKPOINT = "/var/lib/one//datastores/101/7/checkpoint"
 DISK = "node1:/var/lib/one//datastores/101/7/disk.0"
 KERNEL = DISK.replace("disk.0", "kernel")
 SOURCE = "/dev/drbd/by-res/one-image-5/0"
@@ -44,13 +46,16 @@ def image(**values: object) -> bytes:
     return action(documents.image("7.4", 5, **values))  # type: ignore[arg-type]
 
 
+def _action(call: Recorded) -> str:
+    return call.script.replace("linstor_un/", "").replace("kvm/", "").replace("/", ".")
+
+
 def _recorded() -> list[Recorded]:
     found = [
         call
         for recording in recordings(RECORDINGS)
         for call in recording.calls
-        if "/".join(call.script.split("/")[:3]).replace("linstor_un/", "").replace("/", ".") in ACTIONS
-        and "/linstor_un/" in call.script
+        if _action(call) in ACTIONS and "linstor_un" in call.script
     ]
     assert len(found) > 500
     return found
@@ -59,7 +64,7 @@ def _recorded() -> list[Recorded]:
 def test_every_recorded_call_of_every_release_is_understood() -> None:
     kernels = 0
     for recorded in _recorded():
-        row = ACTIONS[recorded.script.replace("linstor_un/", "").replace("/", ".")]
+        row = ACTIONS[_action(recorded)]
         try:
             request = row.read(Call(recorded.argv, lambda text=recorded.stdin: text.encode()))  # type: ignore[misc]
         except BadRequest as error:
@@ -129,6 +134,36 @@ def test_a_live_migration_is_read_in_every_form(more: tuple[str, ...], stdin: by
     request = vms.migrate(call(*MIGRATION, *more, stdin=stdin))
     assert (request.source, request.target, request.caller, request.vm.id) == ("node1", "node2", caller, 7)
     assert (request.directory.host, request.directory.path) == ("node2", "/var/lib/one/datastores/101/7")
+
+
+def vmm_action(vm_id: int = 7, tm_mad: str = "linstor_un", **template: Any) -> bytes:
+    store = documents.datastore(101, 1, tm_mad=tm_mad)
+    return base64.b64encode(documents.vmm_action(vm_id, store, **template).encode())
+
+
+def test_saving_and_restoring_are_asked_for_with_the_words_in_another_order() -> None:
+    document = vmm_action(MEMORY=128, MEMORY_MAX=512)
+    saved = vms.save(call("one-7", CHECKPOINT, "node1", "7", "node1", stdin=document))
+    restored = vms.restore(call(CHECKPOINT, "node2", "one-7", "7", "node2", stdin=document))
+    assert isinstance(saved, SaveRequest) and isinstance(restored, RestoreRequest)
+    assert (saved.deploy_id, saved.directory.host, saved.memory, saved.datastore.id) == ("one-7", "node1", 512, 101)
+    assert (restored.deploy_id, restored.directory.host, restored.directory.vm_id) == ("one-7", "node2", 7)
+    assert saved.file == restored.file == "/var/lib/one/datastores/101/7/checkpoint"
+
+
+def test_what_a_user_says_of_a_graphics_card_is_only_used_when_it_is_a_number() -> None:
+    for vram, video in (("65536", 65536), ("", 0), ("lots", 0), ("-1", 0)):
+        document = vmm_action(MEMORY=128, VIDEO={"VRAM": vram})
+        saved = vms.save(call("one-7", CHECKPOINT, "node1", "7", "node1", stdin=document))
+        assert isinstance(saved, SaveRequest) and (saved.memory, saved.video) == (128, video)
+
+
+@pytest.mark.parametrize("wrap", [lambda text: text, lambda text: b"\n".join([text[:60], text[60:], b""])])
+def test_a_vm_of_another_driver_is_for_the_stock_script(wrap) -> None:  # type: ignore[no-untyped-def]
+    document = vmm_action(tm_mad="ceph")
+    words = (CHECKPOINT, "node2", "a domain's name", "7", "node2")
+    request = vms.restore(call(*words, stdin=wrap(document)))
+    assert request == StockRequest("restore", "node2", words, base64.b64decode(document))
 
 
 def test_a_move_is_of_a_disk_or_of_the_directory() -> None:
@@ -207,6 +242,16 @@ _WRONG: list[tuple[str, Sequence[str], bytes, str]] = [
     ("tm.delete", ["node1:/var/lib/one/datastores/101", "7", "101"], b"", "is not a VM directory"),
     ("tm.delete", ["node1:/var/lib/one/datastores/101/../7", "7", "101"], b"", "not of the form HOST:/PATH"),
     ("tm.mvds", [DISK, "one-image-5", "7", "100"], b"", "not of the form /dev/drbd/by-res/NAME/0"),
+    ("vmm.save_linstor_un", ["one-7", CHECKPOINT, "node1", "7"], b"", "DEPLOY_ID CHECKPOINT_FILE HOST VM_ID HOST"),
+    ("vmm.save_linstor_un", ["one-7", CHECKPOINT, "node1", "7", "node1"], b"", "not usable XML"),
+    ("vmm.save_linstor_un", ["one-7", CHECKPOINT, "node1", "7", "node1"], action(), "where VMM_DRIVER_ACTION_DATA was"),
+    ("vmm.save_linstor_un", ["-c", CHECKPOINT, "node1", "7", "node1"], vmm_action(), "no name of a domain"),
+    ("vmm.save_linstor_un", ["one-7", CHECKPOINT, "node1;", "7", "node1"], vmm_action(), "not of the form HOST:/PATH"),
+    ("vmm.save_linstor_un", ["one-7", CHECKPOINT, "node1", "8", "node1"], vmm_action(8), "belongs to VM 7"),
+    ("vmm.save_linstor_un", ["one-7", CHECKPOINT, "node1", "7", "node1"], vmm_action(8), "is of VM 8"),
+    ("vmm.save_linstor_un", ["one-7", "/srv/checkpoint", "node1", "7", "node1"], vmm_action(), "not a VM directory"),
+    ("vmm.save_linstor_un", ["one-7", CHECKPOINT, "node1", "7", "node1"], vmm_action(MEMORY="all"), "MEMORY is 'all'"),
+    ("vmm.restore_linstor_un", [CHECKPOINT, "node1", "", "7", "node1"], vmm_action(), "no name of a domain"),
 ]
 
 

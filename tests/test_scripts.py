@@ -20,7 +20,8 @@ def call(
 ) -> subprocess.CompletedProcess[bytes]:
     kind, name = action.split(".")
     environ = {**os.environ, "ONE_LOCATION": str(tmp_path), "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
-    command = [sys.executable, str(root / kind / "linstor_un" / name), *argv]
+    folder = "kvm" if kind == "vmm" else "linstor_un"
+    command = [sys.executable, str(root / kind / folder / name), *argv]
     return subprocess.run(command, input=stdin, env=environ, cwd=tmp_path, capture_output=True, timeout=60, check=False)
 
 
@@ -45,9 +46,11 @@ def test_an_invalid_setting_is_told_before_anything_is_touched(tmp_path: Path) -
 
 
 def test_a_copied_tree_works_where_it_lies(tmp_path: Path) -> None:
-    for directory in ("datastore", "tm", "lib"):
+    for directory in ("datastore", "tm", "vmm", "lib"):
         subprocess.run(["cp", "-r", str(ROOT / directory), str(tmp_path)], check=True)
     assert call(tmp_path, "tm.ln", "x", root=tmp_path).stderr.startswith(b"ln: the arguments are SOURCE")
+    ended = call(tmp_path, "vmm.save_linstor_un", "x", root=tmp_path)
+    assert ended.stderr.startswith(b"save_linstor_un: the arguments are DEPLOY_ID")
 
 
 def test_a_terminal_is_never_read(tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, Union
 
 from .calling.forms import Call
+from .log import Relayed
 from .world import World
 
 
@@ -19,9 +20,14 @@ class Action(NamedTuple):
         """Return the request. Raises BadRequest."""
         return _found("calling", self.reader)(call)
 
-    def run(self, world: World, request: Any) -> str:
-        """Do the action; returns what oned reads from stdout, "" where it reads nothing. Raises DriverError."""
-        return str(_found("operations", self.operation)(world, request))
+    def run(self, world: World, request: Any) -> Union[str, Relayed]:
+        """Do the action. Raises DriverError.
+
+        Returns what oned reads from stdout, "" where it reads nothing, or what OpenNebula's own script said that
+        did the action.
+        """
+        answer: Union[str, Relayed] = _found("operations", self.operation)(world, request)
+        return answer
 
 
 def _found(package: str, name: str) -> Callable[..., Any]:
@@ -50,4 +56,6 @@ ACTIONS = {
     "tm.snap_create_live": Action("disks.disk_snapshot", "disk_snapshots.create_live"),
     "tm.snap_delete": Action("disks.disk_snapshot", "disk_snapshots.delete"),
     "tm.monitor": Action("datastore.monitor", "monitoring.system_datastore"),
+    "vmm.save_linstor_un": Action("vms.save", "checkpoints.save"),
+    "vmm.restore_linstor_un": Action("vms.restore", "checkpoints.restore"),
 }

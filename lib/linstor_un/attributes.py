@@ -16,6 +16,7 @@ PROVIDERS = ("LVM", "LVM_THIN", "ZFS", "ZFS_THIN", "FILE", "FILE_THIN", "SPDK", 
 # DRBD 9 holds no more than 32 nodes in a resource.
 _MOST_REPLICAS = 32
 _LONGEST_TIMEOUT = 86400
+_MOST_EXTRA = 1 << 20
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _NODE = rf"(?=.{{2,255}}\Z){_LABEL}(?:\.{_LABEL})*\Z"
@@ -143,6 +144,8 @@ ATTRIBUTES = {
     "REPLICAS_ON_DIFFERENT": Attribute("replicas_on_different", _PROPERTIES),
     "REPLICA_COUNT": Attribute("replica_count", _COUNT),
     "CHECKPOINT_REPLICA_COUNT": Attribute("checkpoint_replica_count", _COUNT),
+    "CHECKPOINT_SIZE_PERCENT": Attribute("checkpoint_size_percent", _number(1, 1000, "percent")),
+    "CHECKPOINT_SIZE_EXTRA": Attribute("checkpoint_size_extra", _number(0, _MOST_EXTRA, "MiB")),
     "DO_NOT_PLACE_WITH": Attribute("do_not_place_with", _list_of(_matching(_OBJECT, "a list of resource names"))),
     "DO_NOT_PLACE_WITH_REGEX": Attribute("do_not_place_with_regex", _regex),
     "STORAGE_POOL": Attribute("storage_pools", _list_of(_POOL_NAME)),

@@ -12,6 +12,7 @@ import contextlib
 import os
 import select
 import syslog
+from typing import NamedTuple
 
 from .errors import one_line
 
@@ -20,6 +21,14 @@ _END = "ERROR MESSAGE ------>8--"
 _MARKER = "8<------"
 _MOST_LINES = 5
 _PATIENCE = 10.0
+
+
+class Relayed(NamedTuple):
+    """How a program ended that does an action instead of this driver: oned reads all of it as if it were ours."""
+
+    code: int
+    stdout: str
+    stderr: str
 
 
 class Log:
@@ -79,7 +88,11 @@ def write(descriptor: int, text: str) -> None:
 
     oned cancels an action by closing its pipes and sends no signal: the action goes on to its end.
     """
-    data = text.encode("utf-8", "replace")
+    try:
+        # What another program said is kept as it is, whatever its encoding.
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        data = text.encode("utf-8", "replace")
     with contextlib.suppress(OSError, ValueError):
         while data:
             try:

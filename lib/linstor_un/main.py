@@ -6,11 +6,11 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import Optional
+from typing import Optional, Union
 
 from . import places
 from .errors import BUG, FAILED, LEFT_BEHIND, DriverError, Terminated, one_line
-from .log import Log, write
+from .log import Log, Relayed, write
 from .undo import Undo
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -30,6 +30,10 @@ def run(action: str, usage: str) -> int:
     log, undo = Log(action.partition(".")[2]), Undo()
     code, sentence, answer = _run(action, log, undo)
     log.finish(sentence, f"{places.remotes(os.environ)}/scripts_common.sh")
+    if isinstance(answer, Relayed):
+        write(2, answer.stderr)
+        write(stdout, answer.stdout)
+        return answer.code
     if answer:
         write(stdout, f"{answer}\n")
     # Python gives its handlers up before it is gone: a signal then would make a failure of what is done.
@@ -38,7 +42,7 @@ def run(action: str, usage: str) -> int:
     return code
 
 
-def _run(action: str, log: Log, undo: Undo) -> tuple[int, str, str]:
+def _run(action: str, log: Log, undo: Undo) -> tuple[int, str, Union[str, Relayed]]:
     """Return the exit code, the user's sentence on failure, and what oned reads on success."""
     try:
         stop = _Stop()
@@ -66,7 +70,7 @@ def _run(action: str, log: Log, undo: Undo) -> tuple[int, str, str]:
     return code, sentence, ""
 
 
-def _do(action: str, log: Log, undo: Undo) -> str:
+def _do(action: str, log: Log, undo: Undo) -> Union[str, Relayed]:
     from .actions import ACTIONS
     from .calling.forms import Call, standard_input
 

@@ -2,6 +2,7 @@
 
     image            one-image-IMAGE        IMAGE/SOURCE is /dev/drbd/by-res/one-image-IMAGE/0
     VM disk          one-vm-VM-disk-DISK    cloned or volatile
+    saved memory     one-vm-VM-checkpoint   while the VM is suspended, stopped or on its way to another host
     disk snapshot    snapshot-NUMBER        on the disk's or image's definition
     clone snapshot   named as the VM disk   on the image's definition, CLONE_MODE=snapshot
     saving           named as the image     snapshot on the disk's definition while the disk is saved as an image;
@@ -91,6 +92,11 @@ def marked_snapshot(mark: str) -> Optional[int]:
     """Return the number of the snapshot that a mark is about, None for other marks."""
     match = _SNAPSHOT_MARK.match(mark)
     return int(match[1]) if match else None
+
+
+def checkpoint_definition(vm_id: int) -> DefinitionName:
+    """Return the resource definition of a VM's saved memory."""
+    return DefinitionName(f"one-vm-{vm_id}-checkpoint")
 
 
 def by_res(definition: str) -> str:

@@ -13,10 +13,11 @@ from typing import NamedTuple, Optional
 from lxml import etree
 
 from .errors import BadRequest
-from .units import Mib
+from .units import Kib, Mib
 
 SAVE_AS = "save_as"
 _NUMBER = r"-?[0-9]{1,18}\Z"
+_VIDEO = r"[0-9]{1,9}\Z"
 # 16 PiB in MiB: far beyond LINSTOR's largest volume, far below what overflows its KiB counters.
 LARGEST_SIZE = 1 << 34
 # IMAGE/STATE, the same in all releases.
@@ -143,6 +144,33 @@ class DriverAction(NamedTuple):
     datastore: Datastore
     location: str
     vm_disks: bool
+
+
+class VmmAction(NamedTuple):
+    """VMM_DRIVER_ACTION_DATA. `datastore` is the system datastore that the VM is in, of whatever driver.
+
+    `memory` is the most that oned lets the VM have: MEMORY, or MEMORY_MAX (oned >= 6.2) where that is more.
+    `video` is the memory that its graphics card was given, if oned gave it one.
+    """
+
+    vm_id: int
+    memory: Mib
+    video: Kib
+    datastore: Datastore
+
+
+def parse_vmm_action(document: bytes) -> VmmAction:
+    """Read what oned hands to `save` and `restore`. Raises BadRequest naming the element that is wrong."""
+    root = _root(document, "VMM_DRIVER_ACTION_DATA")
+    vm, datastore = root.find("VM"), root.find("DATASTORE")
+    if vm is None or datastore is None:
+        raise BadRequest("the request has no VM or no DATASTORE element; oned sends both to save and restore")
+    memory = [_size(vm, path) or Mib(0) for path in ("TEMPLATE/MEMORY", "TEMPLATE/MEMORY_MAX")]
+    # A user's word, which oned leaves alone when it is no number.
+    video = _text(vm, "TEMPLATE/VIDEO/VRAM")
+    return VmmAction(
+        _required(vm, "ID"), max(memory), Kib(int(video) if re.match(_VIDEO, video) else 0), _datastore(datastore)
+    )
 
 
 def parse_driver_action(document: bytes) -> DriverAction:

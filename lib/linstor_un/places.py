@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 
+_SCRIPTS = re.compile(r'^\s*SCRIPTS_REMOTE_DIR\s*=\s*"?(/[^"\n]*)', re.MULTILINE)
 _HOSTNAME = re.compile(r'^\s*HOSTNAME\s*=\s*"?([A-Za-z0-9_.-]+)', re.MULTILINE)
 
 
@@ -24,6 +25,19 @@ def etc(environ: Mapping[str, str]) -> str:
     """Return the directory of oned's own configuration."""
     location = environ.get("ONE_LOCATION", "")
     return f"{location}/etc" if location else "/etc/one"
+
+
+def scripts_on_hosts(var: str) -> str:
+    """Return the directory of OpenNebula's own scripts on hosts: oned writes its SCRIPTS_REMOTE_DIR into `config`.
+
+    Arguments: var, OpenNebula's variable data.
+    """
+    try:
+        with open(f"{var}/config", encoding="utf-8", errors="replace") as file:
+            found = _SCRIPTS.search(file.read())
+    except OSError:
+        found = None
+    return found[1].strip() if found else "/var/tmp/one"
 
 
 def own_names(environ: Mapping[str, str]) -> frozenset[str]:

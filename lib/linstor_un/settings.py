@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Optional
 from . import conffile
 from .attributes import ATTRIBUTES, OLD_SPELLINGS, Attribute
 from .errors import BadRequest
+from .units import Mib
 
 # Keys of the old driver's file that say how its shell commands run.
 _WITHOUT_EFFECT = frozenset({"DD_BLOCK_SIZE", "DD_CONV", "LINSTOR", "JQ", "LEGACY_MONITORING"})
@@ -37,6 +38,8 @@ class Settings(NamedTuple):
     replicas_on_different: tuple[str, ...] = ()
     replica_count: Optional[int] = None
     checkpoint_replica_count: Optional[int] = None
+    checkpoint_size_percent: int = 101
+    checkpoint_size_extra: Mib = Mib(256)
     do_not_place_with: tuple[str, ...] = ()
     do_not_place_with_regex: str = ""
     storage_pools: tuple[str, ...] = ()

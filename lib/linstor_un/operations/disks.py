@@ -7,7 +7,18 @@ from typing import Optional
 
 from .. import placement
 from ..errors import NotFound, Refused
-from ..naming import DISK_ID, DS_ID, ORIGIN, VM_ID, DiskPlace, by_res, definition_of_source, disk_definition
+from ..naming import (
+    DISK_ID,
+    DS_ID,
+    ORIGIN,
+    VM_ID,
+    DiskPlace,
+    VmDirectory,
+    by_res,
+    checkpoint_definition,
+    definition_of_source,
+    disk_definition,
+)
 from ..onexml import Disk
 from ..request.disks import (
     CloneRequest,
@@ -146,8 +157,7 @@ def delete(world: World, request: DeleteRequest) -> str:
     CDROMs, and, on `recover --delete`, for persistent images: an image is only let go.
     """
     if request.disk is None:
-        host_files.remove_directory(world, request.directory.host, request.directory.path)
-        return ""
+        return _delete_directory(world, request.directory)
     place = request.disk
     vm = world.cloud.vm(place.vm_id)
     disk = vm.disk(place.disk_id)
@@ -162,6 +172,17 @@ def delete(world: World, request: DeleteRequest) -> str:
             # A ZFS clone kept its origin on the image until now.
             controller.delete_snapshot(definition_of_source(disk.source), name)
         host_files.unlink(world, place.host, place.path)
+    return ""
+
+
+def _delete_directory(world: World, directory: VmDirectory) -> str:
+    """Remove what is left of a VM on its host, and its memory if it is saved: nothing else tells that it is over."""
+    name = checkpoint_definition(directory.vm_id)
+    with world.locks.hold(name):
+        settings = world.settings(world.cloud.datastore(directory.datastore_id))
+        marks = {VM_ID: str(directory.vm_id)}
+        removal.remove(world, world.connect(settings), name, marks, settings, unattended=True)
+        host_files.remove_directory(world, directory.host, directory.path)
     return ""
 
 

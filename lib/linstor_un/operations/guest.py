@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .. import conffile
 from ..world import Command, World
+from . import virsh
 
 # LINSTOR takes a snapshot in seconds; processes of a Linux guest that wait for longer than 120 s are complained of.
 QUIET_SECONDS = 60.0
 # Each question to libvirt may take 25 s; letting go is tried four times.
 _ASKING_SECONDS = 200.0
-_DEFAULT_URI = "qemu:///system"
 
 # A guest that is paused already, or does not run, writes nothing and is left as it is. An agent that answers late may
 # still freeze the guest, so it is told to thaw, and the guest is not called quiet. `cat` waits for the driver.
@@ -77,20 +76,9 @@ def quiet(world: World, host: str, domain: str, seconds: float = QUIET_SECONDS) 
     Raises Failed when libvirt or the agent does not answer, or when the time was over before the block was,
     Unreachable for the host.
     """
-    argv = ["sh", "-c", _QUIET, "sh", libvirt_uri(world), domain, str(max(1, int(seconds)))]
+    argv = ["sh", "-c", _QUIET, "sh", virsh.settings(world).uri, domain, str(max(1, int(seconds)))]
     command = Command(world.front_end.host(host), argv)
     doing = f"keep the guest {domain} quiet"
     with world.hosts.beside(command, seconds=seconds + _ASKING_SECONDS, doing=doing) as how:
         world.trail.debug(f"the guest {domain} is {how} on {host}")
         yield how
-
-
-def libvirt_uri(world: World) -> str:
-    """Return LIBVIRT_URI of OpenNebula's kvmrc, which is the same on the front-end and, after a sync, on hosts."""
-    path = f"{world.front_end.remotes}/etc/vmm/kvm/kvmrc"
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return conffile.parse(file.read()).values.get("LIBVIRT_URI") or _DEFAULT_URI
-    except OSError as error:
-        world.trail.debug(f"{path} cannot be read ({error.strerror}); LIBVIRT_URI counts as {_DEFAULT_URI}")
-        return _DEFAULT_URI

@@ -25,6 +25,8 @@ from ..world import Controller, World
 # A process that is ending may hold a device a little longer than oned thinks.
 _CLOSING_SECONDS = 10.0
 
+TakeBack = Callable[[World, Controller, str], None]
+
 
 class Wanted(NamedTuple):
     """A volume to be made: its size in KiB, where it goes, whose it is.
@@ -159,26 +161,29 @@ def _after_deletion(
     return controller.definitions([wanted.name]).get(wanted.name)
 
 
-def create(world: World, controller: Controller, wanted: Wanted) -> Optional[Volume]:
+def create(
+    world: World, controller: Controller, wanted: Wanted, take_back: Optional[TakeBack] = None
+) -> Optional[Volume]:
     """Create a volume, half-made until `complete`; its take-back is registered.
 
+    Arguments: take_back, instead of `discard`, which it is called like.
     Returns None when a complete one of ours is there already.
     """
     try:
-        return _create(world, controller, wanted)
+        return _create(world, controller, wanted, take_back or discard)
     except Exists:
         found = controller.definitions([wanted.name]).get(wanted.name)
         if settle_name(world, controller, wanted, found):
             return None
-        return _create(world, controller, wanted)
+        return _create(world, controller, wanted, take_back or discard)
 
 
-def _create(world: World, controller: Controller, wanted: Wanted) -> Volume:
+def _create(world: World, controller: Controller, wanted: Wanted, take_back: TakeBack) -> Volume:
     marks = birth_marks(world, controller, wanted)
     providers: dict[str, str] = {}
     if wanted.settings.node_list:
         _require_nodes(controller, wanted)
-    with world.undo.by(wanted.name, discard, world, controller, wanted.name):
+    with world.undo.by(wanted.name, take_back, world, controller, wanted.name):
         if placement.spawnable(wanted.settings, wanted.host):
             try:
                 providers = controller.spawn(wanted.name, wanted.size, wanted.settings, marks)

@@ -129,6 +129,16 @@ def vm(
     return element("VM", body + element("HISTORY_RECORDS", history) + listed)
 
 
+def vmm_action(number: int, store: str, **template: Union[str, int, Values]) -> str:
+    """What `save` and `restore` get: a VM with these attributes in its template, and its system datastore."""
+    inside = "".join(
+        element(name, **value) if isinstance(value, Mapping) else _values(**{name: value})
+        for name, value in {"MEMORY": 128, **template}.items()
+    )
+    body = _values(ID=number, NAME=f"vm{number}", DEPLOY_ID=f"one-{number}") + element("TEMPLATE", inside)
+    return element("VMM_DRIVER_ACTION_DATA", element("VM", body) + store)
+
+
 def host(number: int, name: str, state: int = 2) -> str:
     """A KVM host; STATE 2 is monitored (on), 3 error, 4 disabled, 8 offline."""
     return element(

@@ -119,10 +119,14 @@ class Oned:
 
     def vmm(self, action: str, *arguments: str, message: str, hypervisor: str = "kvm") -> Outcome:
         """Run a local VMM override: three arguments in bare single quotes, then id and host, base64 on stdin."""
+        return self.finish(self.start_vmm(action, *arguments, message=message, hypervisor=hypervisor))
+
+    def start_vmm(self, action: str, *arguments: str, message: str, hypervisor: str = "kvm") -> Running:
+        """As `vmm`, without waiting for the end."""
         quoted = " ".join(f"'{word}'" for word in arguments[:3])
         rest = " ".join(arguments[3:])
         command = f"{self.remotes / 'vmm' / hypervisor / action} {quoted} {rest}".rstrip()
-        return self.finish(self._start(command, base64.b64encode(message.encode()), None))
+        return self._start(command, base64.b64encode(message.encode()), None)
 
     def recorded(self, script: str, arguments: list[str], stdin: str) -> Running:
         """Start a recorded call: the words after the script and the exact stdin text, whatever the form."""

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Optional
 
 SIGNALLED = 255
@@ -77,6 +78,15 @@ class Running:
     def pid(self) -> int:
         """The process, which leads its process group."""
         return self.process.pid
+
+    @property
+    def script(self) -> int:
+        """The script's own process, also where a shell had to start it and waits for it."""
+        process = Path(f"/proc/{self.pid}")
+        if (process / "comm").read_text().strip() in ("sh", "dash", "bash"):
+            children = (process / f"task/{self.pid}/children").read_text().split()
+            return int(children[0]) if children else self.pid
+        return self.pid
 
     def cancel(self) -> None:
         """Close our ends of the pipes and send no signal: the killed thread's popen3 does only that."""
