@@ -31,6 +31,10 @@ _CLONABLE = "LINSTOR refuses clones half-way, so that provider and state of the 
 _MOMENT = "what one moment was is restored into a volume of its own, copied from there, and removed with its snapshot"
 _UNGUARDED = "LINSTOR shrinks, and grows beyond the pool: size, replicas and room are looked at before, from its memory"
 
+_SAVED = "the VM's memory, if it is saved, goes with its directory: one look whether it is"
+_LET_GO = "on a host without a replica the volume is attached before and let go after, which is three of the requests"
+_MARKS_AND_OPENERS = "marks and openers are looked at first: used memory must not be restored again"
+
 # By the names of the interruption matrix's actions.
 BUDGETS = {
     "stat": Budget(0, 0, 0, goal=(0, 0)),
@@ -51,7 +55,10 @@ BUDGETS = {
     "delete disk": Budget(5, 1, 1, goal=(3, 1), reason=_LOOK),
     "delete disk, snapshot mode": Budget(6, 1, 1, goal=(4, 1), reason=_LOOK),
     "delete linked disk": Budget(3, 1, 1, goal=(2, 1), reason=_MARKED),
-    "delete directory": Budget(0, 1, 1, goal=(0, 1)),
+    "delete directory": Budget(1, 1, 1, goal=(0, 1), reason=_SAVED),
+    "delete directory, saved": Budget(3, 1, 1, goal=(2, 1), reason=_LOOK),
+    "save": Budget(6, 2, 1, goal=(3, 2), reason=_LET_GO),
+    "restore": Budget(4, 2, 1, goal=(3, 2), reason=_MARKS_AND_OPENERS),
     "mvds": Budget(3, 1, 1, goal=(2, 1), reason=_MARKED),
     "cpds running": Budget(15, 3, 2, goal=(5, 1), reason=f"{_MOMENT}; {_TWO_HOSTS}"),
     "cpds off": Budget(5, 2, 1, goal=(5, 1)),

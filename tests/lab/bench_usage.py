@@ -53,14 +53,14 @@ class ActionFailed(Exception):
     """The action that was to be measured does not work; the text has its sentence."""
 
 
-def prepare(site: Site, action: Action) -> scene.State:
+def prepare(site: scene.Stage, action: Action) -> scene.State:
     """Set the scene of an action: any host may copy, as without BRIDGE_LIST. Returns its state, for `Scene.restore`."""
     scene.furnish(site, action.lcm_state)
     site.datastores(RESOURCE_GROUP="opennebula", **action.attributes)
     return action.scene.establish(site)
 
 
-def traffic(site: Site, saboteur: Saboteur, action: Action) -> Traffic:
+def traffic(site: scene.Stage, saboteur: Saboteur, action: Action) -> Traffic:
     """Run an action in its scene, which is set before, and return what it asked of others."""
     prepare(site, action)
     saboteur.clear()
@@ -90,7 +90,7 @@ class _MeteredOned(Oned):
 class Meter:
     """Measures actions of a site, whose driver is byte-compiled first, as the installation does it."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: scene.Stage) -> None:
         self._site = site
         account.own_directory(_RESULT.parent)
         if not compileall.compile_dir(site.frontend.remotes / "lib", quiet=1):

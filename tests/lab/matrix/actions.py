@@ -11,6 +11,7 @@ from pathlib import Path
 from lab.hosts import facts
 from lab.matrix import scene
 from lab.matrix.scene import BRIDGE, DOOMED, HOST, NEW, PERSISTENT, SOURCE, SYSTEM_DIRECTORY, VM, Scene, device
+from lab.matrix.stage import GUEST
 from lab.oned import documents
 from lab.oned.process import Running
 from lab.site import Site
@@ -18,6 +19,9 @@ from lab.site import Site
 VERSION = "7.4.0"
 IMAGE_FILES = Path("/var/tmp/import")
 DISK = f"one-vm-{VM}-disk-0"
+CHECKPOINT, DOMAIN = f"one-vm-{VM}-checkpoint", GUEST.name
+_FILE = f"{SYSTEM_DIRECTORY}/{VM}/checkpoint"
+_SAVED = scene.Volume(CHECKPOINT, {"VM_ID": str(VM), "DS_ID": "101"}, memory=True)
 _PLAIN_SOURCE = scene.image(SOURCE, snapshots=("one-vm-70-disk-3",))
 _OWN_DISK = scene.Volume(
     DISK, {**scene.vm_marks(VM, 0), "ORIGIN": f"one-image-{SOURCE}", "SNAPSHOT_0/DISK_SIZE": "8192"}, attached=(HOST,),
@@ -77,6 +81,14 @@ def _ds(action: str, number: int, **image: object) -> Callable[[Site], Running]:
     return lambda site: site.oned.start_ds(action, text, site.image_datastore)
 
 
+def _vmm(action: str, *words: str) -> Callable[[Site], Running]:
+    def start(site: Site) -> Running:
+        message = documents.vmm_action(VM, site.system_datastore, MEMORY=64)
+        return site.oned.start_vmm(action, *words, str(VM), HOST, message=message)
+
+    return start
+
+
 def _disk(number: int) -> str:
     return f"{HOST}:/var/lib/one//datastores/101/{VM}/disk.{number}"
 
@@ -121,6 +133,7 @@ def actions() -> list[Action]:
     own = scene.scene(_OWN_DISK, files={(HOST, _path(0)): f"-> {device(DISK)}"})
     linked = scene.scene(_USED_PERSISTENT, files={(HOST, _path(2)): f"-> {device(used)}"})
     directory = scene.scene(files={(HOST, f"{SYSTEM_DIRECTORY}/{VM}/deployment.0"): "x", (HOST, _path(4)): "y"})
+    saved_directory = scene.scene(_SAVED, files=directory.files)
     in_use = scene.image(SOURCE, attached=(BRIDGE,), snapshots=("one-vm-70-disk-3",))
     doomed = scene.image(DOOMED, snapshots=("snapshot-1",))
     delete = frozenset({DISK, _path(0)})
@@ -152,6 +165,12 @@ def actions() -> list[Action]:
         Action("delete linked disk", _tm("delete", _disk(2), VM, 101), linked, let_go, going=True),
         Action("delete directory", _tm("delete", f"{HOST}:{SYSTEM_DIRECTORY}/{VM}", VM, 101), directory,
                frozenset({f"{SYSTEM_DIRECTORY}/{VM}/"}), going=True),
+        Action("delete directory, saved", _tm("delete", f"{HOST}:{SYSTEM_DIRECTORY}/{VM}", VM, 101), saved_directory,
+               frozenset({f"{SYSTEM_DIRECTORY}/{VM}/", CHECKPOINT}), going=True),
+        Action("save", _vmm("save_linstor_un", DOMAIN, _FILE, HOST), scene.scene(files={}, runs=True),
+               frozenset({CHECKPOINT, DOMAIN})),
+        Action("restore", _vmm("restore_linstor_un", _FILE, HOST, DOMAIN), scene.scene(_SAVED, files={}),
+               frozenset({CHECKPOINT, DOMAIN})),
         Action("mvds", _tm("mvds", _disk(2), device(used), VM, 100), linked, let_go, going=True),
         _save("cpds running", 26),
         _save("cpds off", 27),

@@ -14,7 +14,7 @@ from lab.oned.answers import Outcome
 _SECONDS = 120.0
 _STATE = "Aux/one/STATE"
 # What was left is told in one of these ways.
-_KINDS = {"definition", "attachment", "replica", "snapshot", "mark", "file", "lock", "process"}
+_KINDS = {"definition", "attachment", "replica", "snapshot", "mark", "file", "lock", "process", "guest"}
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,10 @@ class Bench:
         # What OpenNebula's own script leaves is named by its path, and made anew at the next boot.
         if left and not unnamed and not outcome.success and outcome.code != 3 and action.name != "context":
             unnamed = [f"exit code {outcome.code} although {' '.join(left[0])} is left"]
+        if not outcome.success:
+            guests = {key for key in wanted.keys() | after.keys() if key[0] == "guest"}
+            unnamed += [f"guest: {' '.join(key)}: was {wanted.get(key)}, is {after.get(key)}" for key in sorted(guests)
+                        if wanted.get(key) != after.get(key) and not _named(key, outcome.stderr)]
         if outcome.success:
             unnamed += [f"exit code 0, but {one}" for one in _differences(self._goal, after) if "more: " not in one]
         said = "" if outcome.success or outcome.stderr else "it failed and said nothing"
@@ -169,7 +173,7 @@ class Bench:
 def _named(key: Key, text: str) -> bool:
     kind, owner, detail = key
     words = {"definition": [owner], "replica": [owner, detail], "attachment": [owner, detail],
-             "snapshot": [owner, detail], "mark": ["marks", owner], "file": [owner, detail]}
+             "snapshot": [owner, detail], "mark": ["marks", owner], "file": [owner, detail], "guest": ["VM 7"]}
     if kind == "file" and "/linstor_un-" in detail:
         # Staging is told by its directory.
         words[kind] = [owner, "/".join(detail.split("/")[:4])]

@@ -124,7 +124,7 @@ class Saboteur:
         assert self._victim is not None
         if how == "shut":
             (DIRECTORY / "shut").touch()
-        os.kill(self._victim.pid, signal.SIGKILL if how == "kill" else signal.SIGTERM)
+        os.kill(self._victim.script, signal.SIGKILL if how == "kill" else signal.SIGTERM)
 
 
 def _label(call: Path) -> str:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from lab.controller.cluster import Definition
 from lab.hosts import account, facts
+from lab.matrix.stage import Stage
 from lab.site import Site
 
-# (kind, owner, detail): "attachment", "one-image-5", "node3"; of files the host and the path.
+# (kind, owner, detail): "attachment", "one-image-5", "node3"; of files the host and the path, of guests name and host.
 Key = tuple[str, str, str]
 State = dict[Key, str]
 
@@ -28,7 +29,7 @@ _BLOCK = 1 << 16
 _PATIENCE = 20.0
 
 
-def look(site: Site) -> State:
+def look(site: Stage) -> State:
     """Return all that is there now; wait for it to be `quiet` first."""
     state: State = {}
     with site.cluster.lock:
@@ -38,6 +39,8 @@ def look(site: Site) -> State:
         base = site.hosts.device_directory(host).parent
         for tree, place in HOST_TREES.items():
             state.update(_files(host, base / tree, place))
+    for name, host, kind in site.domains():
+        state["guest", name, host] = kind
     for tree in FRONTEND_TREES:
         state.update(_files(FRONTEND, Path(tree), tree))
     for lock in LOCKS.glob("linstor_un-*"):
@@ -67,7 +70,7 @@ def _definition(site: Site, one: Definition) -> Iterator[tuple[Key, str]]:
 def digest(path: Path) -> str:
     """Return what the bytes are, however much zero follows: equal for an image and a larger disk made of it.
 
-    File systems and swap space carry random identifiers: of them only the kind is told.
+    File systems and swap space carry random identifiers, memory is never twice the same: only the kind is told.
     """
     with open(path, "rb") as file:
         head = file.read(4096)
@@ -75,6 +78,8 @@ def digest(path: Path) -> str:
             return "ext"
         if head[4086:4096] == b"SWAPSPACE2":
             return "swap"
+        if head.startswith(b"LibvirtQemudSave"):
+            return "memory"
         digest = hashlib.sha256()
         for begin, end in facts.data_extents(file.fileno(), os.fstat(file.fileno()).st_size):
             for at in range(begin // _BLOCK * _BLOCK, end, _BLOCK):
@@ -148,6 +153,7 @@ def _busy(site: Site) -> list[str]:
 
 
 def _belongs_there(words: list[str]) -> bool:
-    """ssh's servers, sessions and agent, its masters that stay for a minute by design, and libvirt's daemon."""
+    """ssh's servers, sessions and agent, its masters that stay for a minute by design, libvirt's daemon, a guest."""
     name = os.path.basename(words[0])
-    return words[0].startswith(("sshd:", "sshd-session:", "ssh:")) or name in ("ssh-agent", "libvirtd")
+    known = ("ssh-agent", "libvirtd", "qemu-system-x86_64")
+    return words[0].startswith(("sshd:", "sshd-session:", "ssh:")) or name in known

@@ -8,17 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.controller.volumes import Content
-from lab.guests import Guests
 from lab.hosts import account, facts
 from lab.matrix.looking import HOST_TREES, Key, State, look
+from lab.matrix.stage import HOST, HOSTS, VM, Stage
 from lab.oned import documents
 from lab.oned.documents import DiskDocument
 from lab.site import Site
 
-HOSTS = ("node1", "node2", "node3", "node4")
 HOLDERS = ("node1", "node2")
-BRIDGE, HOST = "node3", "node4"
-VM, OTHER_VM = 7, 70
+BRIDGE = "node3"
+OTHER_VM = 70
 SOURCE, PERSISTENT, DOOMED, NEW = 5, 6, 8, 9
 SYSTEM_DIRECTORY = "/var/lib/one/datastores/101"
 _VOLUME_KIB = 8 << 10
@@ -36,12 +35,15 @@ def disk_path(disk: int, vm: int = VM) -> str:
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume with two replicas: its marks without their prefix, where it is attached, its snapshots."""
+    """A volume with two replicas: its marks without their prefix, where it is attached, its snapshots, and whether the
+    VM's saved memory is on it.
+    """
 
     name: str
     marks: dict[str, str] = field(default_factory=dict)
     attached: tuple[str, ...] = ()
     snapshots: tuple[str, ...] = ()
+    memory: bool = False
 
 
 def image(number: int, **more: tuple[str, ...]) -> Volume:
@@ -56,12 +58,13 @@ def vm_marks(vm: int, disk: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Scene:
-    """Volumes, and files of hosts: (host, path) -> text, "-> TARGET" for a link."""
+    """Volumes, and files of hosts: (host, path) -> text, "-> TARGET" for a link; whether the VM runs on its host."""
 
     volumes: tuple[Volume, ...]
     files: dict[tuple[str, str], str]
+    runs: bool = False
 
-    def establish(self, site: Site) -> State:
+    def establish(self, site: Stage) -> State:
         """Remove everything from LINSTOR and the hosts, build this scene, and return the state."""
         for definition in site.cluster.sorted_definitions():
             _drop(site, definition.name)
@@ -72,9 +75,10 @@ class Scene:
             _build(site, volume)
         for (host, path), text in self.files.items():
             _write(_real(site, host, path), text)
+        site.let_run(self.runs)
         return look(site)
 
-    def restore(self, site: Site, wanted: State) -> None:
+    def restore(self, site: Stage, wanted: State) -> None:
         """Put back whatever differs from the state in which this scene was established."""
         now = look(site)
         changed = {key for key in now.keys() | wanted.keys() if now.get(key) != wanted.get(key)}
@@ -90,6 +94,8 @@ class Scene:
         for (host, path), text in self.files.items():
             if ("file", host, path) in changed:
                 _write(_real(site, host, path), text)
+        if any(kind == "guest" for kind, _, _ in changed):
+            site.let_run(self.runs)
         left = _differing(look(site), wanted)
         if left:
             raise RuntimeError(f"the scene cannot be put back: {left}")
@@ -100,7 +106,7 @@ def _differing(one: State, other: State) -> list[str]:
             if one.get(key) != other.get(key)]
 
 
-def scene(*subjects: Volume, files: dict[tuple[str, str], str]) -> Scene:
+def scene(*subjects: Volume, files: dict[tuple[str, str], str], runs: bool = False) -> Scene:
     """Return the subjects among foreign objects; a subject takes the place of a foreign one of its name."""
     strangers = [
         image(SOURCE, attached=(BRIDGE,), snapshots=(f"one-vm-{OTHER_VM}-disk-3",)),
@@ -120,21 +126,7 @@ def scene(*subjects: Volume, files: dict[tuple[str, str], str]) -> Scene:
     }
     if any(volume.name == f"one-image-{SOURCE}" and BRIDGE in volume.attached for volume in volumes):
         foreign[BRIDGE, disk_path(1, OTHER_VM)] = f"-> {device(f'one-image-{SOURCE}')}"
-    return Scene(volumes, {**foreign, **files})
-
-
-class Stage(Site):
-    """A site with libvirt on the VM's host; the VM itself does not run there."""
-
-    def __init__(self) -> None:
-        super().__init__(hosts=HOSTS)
-        self._guests = Guests(self.hosts)
-        self._guests.start(HOST)
-
-    def close(self) -> None:
-        """End everything; nothing is left on the machine."""
-        self._guests.close()
-        super().close()
+    return Scene(volumes, {**foreign, **files}, runs)
 
 
 def furnish(site: Site, lcm_state: int, **attributes: str) -> None:
@@ -155,7 +147,7 @@ def furnish(site: Site, lcm_state: int, **attributes: str) -> None:
     )
 
 
-def _build(site: Site, volume: Volume) -> None:
+def _build(site: Stage, volume: Volume) -> None:
     props = {f"Aux/one/{key}": value for key, value in volume.marks.items()}
     definition = {"name": volume.name, "resource_group_name": "opennebula", "props": props}
     address = f"/v1/resource-definitions/{volume.name}"
@@ -165,6 +157,9 @@ def _build(site: Site, volume: Volume) -> None:
     file = site.volumes.settled(Content(volume.name, 0))
     facts.fill(file, volume.name, 300_000)
     facts.fill(file, f"{volume.name} end", 100_000, start=5 << 20)
+    if volume.memory:
+        with open(file, "r+b") as begin:
+            begin.write(site.memory())
     for node in volume.attached:
         site.rest("POST", f"{address}/resources/{node}/make-available", {"diskful": False})
     for snapshot in volume.snapshots:

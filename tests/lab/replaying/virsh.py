@@ -138,6 +138,12 @@ def memory(name: str, *options: str) -> None:
     print(f"actual {size[1] if size else 0}\nrss {int(size[1]) // 2 if size else 0}\n")
 
 
+def info(name: str, *options: str) -> None:
+    place = find(name)
+    size = re.search(r"<memory[^>]*>(\d+)", (place / "xml").read_text())
+    print(f"Name:           {place.name}\nMax memory:     {size[1] if size else 0} KiB\nPersistent:     no\n")
+
+
 def suspend(name: str) -> None:
     (find(name) / "state").write_text("paused")
     say(f"Domain '{name}' suspended\n")
@@ -273,7 +279,7 @@ def destroy(name: str) -> None:
 
 
 COMMANDS = {
-    "domstate": say_state, "dumpxml": dump, "dommemstat": memory,
+    "domstate": say_state, "dumpxml": dump, "dommemstat": memory, "dominfo": info,
     "suspend": suspend, "resume": resume, "domfsfreeze": freeze, "domfsthaw": thaw, "save": save, "restore": restore,
     "save-image-dumpxml": dump_image, "list": listing, "destroy": destroy, "create": create,
     "attach-device": attach, "detach-disk": detach, "domtime": nothing,
