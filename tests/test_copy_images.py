@@ -169,6 +169,20 @@ def test_a_server_that_announces_no_length_is_counted(world: World, settings: Se
     assert size_of(world, f"{web}/unannounced", settings, "") == SIZE // MIB
 
 
+@pytest.mark.parametrize("url", ["rsync://100//0:aa//var/lib/one/datastores/100/3/disk.0.0", "restic://100/0:aa/x"])
+def test_an_image_of_any_place_that_the_downloader_knows_comes_in(
+    disks: Disks, world: World, settings: Settings, url: str
+) -> None:
+    content = sparse_bytes("a", SIZE)
+    backups = Path(world.front_end.var, "backups")
+    backups.mkdir()
+    write(backups / hashlib.sha1(url.encode()).hexdigest(), content)
+    target = disks.make("target", SIZE)
+    assert size_of(world, url, settings, "") == SIZE // MIB
+    import_image(world, image(url), settings, device(target, SIZE, zero=True), "")
+    assert read(target) == content
+
+
 def test_sizes_are_rounded_up(world: World, settings: Settings, images: Path) -> None:
     assert size_of(world, write(images / "image", bytes(MIB + 1)), settings, "") == 2
 
@@ -266,6 +280,29 @@ def test_an_image_that_was_cut_off_is_a_failure_and_leaves_nothing_staged(
         import_image(world, image(path), settings, device(target, SIZE + TAIL, zero=True), "")
     world.undo.unwind()
     assert list(staging.iterdir()) == []
+
+
+def test_a_staged_image_is_nobody_elses_business(
+    disks: Disks, world: World, settings: Settings, images: Path, staging: Path, tmp_path: Path
+) -> None:
+    """Nobody but the driver's user can look into its place, or prepare it: its name is another one each time."""
+    path = converted(images, "qcow2", sparse_bytes("a", SIZE))
+    downloader, seen = Path(world.front_end.remotes, "datastore/downloader.sh"), tmp_path / "seen"
+    real = downloader.rename(tmp_path / "downloader")
+    look = f'#!/bin/sh\nstat -c "%a %n" {staging}/* >>{seen} 2>/dev/null\n'
+    target = disks.make("target", SIZE)
+    downloader.write_text(f'{look}exec {real} "$@"\n')
+    downloader.chmod(0o755)
+    for _ in range(2):
+        import_image(world, image(path), settings, device(target, SIZE, zero=True), "")
+    found = {tuple(line.split()) for line in seen.read_text().splitlines()}
+    assert len(found) == 2 and {mode for mode, _ in found} == {"700"}
+
+    downloader.write_text(f'{look}case "$*" in *" -c "*) exec {real} "$@";; esac\nexit 1\n')
+    with pytest.raises(Failed):
+        import_image(world, image(path), settings, device(target, SIZE, zero=True), "")
+    world.undo.unwind()
+    assert len(seen.read_text().splitlines()) == 3 and list(staging.iterdir()) == []
 
 
 def test_a_rerun_removes_what_a_killed_run_staged(

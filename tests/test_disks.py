@@ -336,6 +336,17 @@ def test_a_vms_own_disk_goes_and_going_twice_is_no_error(site: Site) -> None:
         assert not site.cluster.definitions and not site.link("node3", 7, 0)
 
 
+def test_a_disk_goes_with_everybodys_snapshots_and_going_twice_is_no_error(site: Site) -> None:
+    vm(site, VOLATILE)
+    done(mkimage(site))
+    for snapshot in ("snapshot-0", "nightly", "one-vm-8-disk-0"):
+        site.rest("POST", f"/v1/resource-definitions/{DISK}/snapshots", {"name": snapshot})
+    site.hosts.run("node3", ["rm", "/var/lib/one/datastores/101/7/disk.0"])
+    for _ in range(2):
+        quiet(delete(site))
+        assert not site.cluster.definitions
+
+
 def test_a_disk_that_was_never_made_goes(site: Site) -> None:
     vm(site, CLONED)
     quiet(delete(site, datastore=100))

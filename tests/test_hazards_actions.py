@@ -207,6 +207,21 @@ def test_nothing_touches_a_volume_whose_replicas_differ(site: Site) -> None:
     assert definition.props == props and not site.link(new, 7, 1) and not site.definition("one-vm-7-disk-0")
 
 
+def test_a_disk_comes_back_at_once_to_the_host_that_it_left(site: Site) -> None:
+    name = datablock(site, 5)
+    host = elsewhere(site, name)
+    vm(site, 7, D.DiskDocument(0, size=8, image=5, clone=False))
+    for _ in range(2):
+        done(site.oned.tm("ln", site.source_word(5), site.disk_word(host, 7, 0), 7, 100))
+        assert site.attached(name) == [host] and site.link(host, 7, 0) == by_res(name)
+        site.controller.faults.log.clear()
+        site.controller.faults.add(Fault("late", method="DELETE", path=f"{name}/resources/{host}$", seconds=1))
+        done(site.oned.tm("mvds", site.disk_word(host, 7, 0), by_res(name), 7, 100))
+        # It was answered before the action ended, not only asked for.
+        assert [entry["status"] for entry in site.controller.faults.log if entry["method"] == "DELETE"] == [200]
+        assert not site.attached(name) and not site.link(host, 7, 0)
+
+
 # --- names and marks --------------------------------------------------------------------------------------------
 
 
@@ -303,6 +318,34 @@ def test_copying_leaves_no_attachment_on_the_bridge_host(site: Site) -> None:
         assert site.read(name, len(DATA)) == DATA
 
 
+def test_a_copy_that_fails_gives_back_what_it_attached(site: Site) -> None:
+    cp(site, 5)
+    bridge = elsewhere(site, "one-image-5")
+    site.datastores(RESOURCE_GROUP="opennebula", BRIDGE_LIST=bridge)
+    vm(site, 7, D.DiskDocument(0, size=8, image=5))
+    site.hosts.hide_tools(bridge, "qemu-img")
+    try:
+        assert "qemu-img" in failed(clone(site, site.holders("one-image-5")[0]))
+    finally:
+        site.hosts.hide_tools(bridge)
+    assert not site.definition("one-vm-7-disk-0") and not site.attached("one-image-5")
+    assert len(site.holders("one-image-5")) == 2 and site.read("one-image-5", len(DATA)) == DATA
+
+
+def test_one_replica_in_a_thick_pool_makes_a_volume_unknown(site: Site) -> None:
+    site.datastores(STORAGE_POOL="thin thick", NODE_LIST="node1 node2")
+    del site.cluster.nodes["NODE2"].pools["THIN"]
+    vm(site, 7, D.DiskDocument(0, size=8, kind="fs"))
+    site.volumes.dirty = True
+    try:
+        done(site.oned.tm("mkimage", 8, "raw", site.disk_word("node1", 7, 0), 7, 101))
+    finally:
+        site.volumes.dirty = False
+    found = site.definition("one-vm-7-disk-0")
+    assert found and [found.resources[node].props["StorPoolName"] for node in ("NODE1", "NODE2")] == ["thin", "thick"]
+    assert not any(site.read("one-vm-7-disk-0", 64 * MIB))
+
+
 def test_linstors_own_clone_has_as_many_replicas_as_its_source(site: Site) -> None:
     site.datastores(RESOURCE_GROUP="opennebula", CLONE_MODE="clone")
     cp(site, 5)
@@ -365,6 +408,13 @@ def test_a_volatile_disk_goes_without_a_word(site: Site) -> None:
                   ("delete", site.disk_word("node1", 7, 0), 7, 101)):
         ended = done(site.oned.tm(*words)).ended
         assert (ended.stdout, ended.stderr) == (b"", b"")
+    assert not site.definition("one-vm-7-disk-0") and not site.link("node1", 7, 0)
+
+
+def test_a_volatile_disk_that_fails_in_the_end_leaves_neither_volume_nor_link(site: Site) -> None:
+    vm(site, 7, D.DiskDocument(0, size=8, kind="fs"))
+    site.controller.faults.add(Fault("refuse", method="PUT", path="one-vm-7-disk-0$", times=9))
+    assert "one-vm-7-disk-0" in failed(site.oned.tm("mkimage", 8, "raw", site.disk_word("node1", 7, 0), 7, 101))
     assert not site.definition("one-vm-7-disk-0") and not site.link("node1", 7, 0)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from typing import Union
 
 import pytest
@@ -150,8 +152,14 @@ def test_a_failed_registration_leaves_nothing(
     assert not site.cluster.definitions
 
 
-def test_a_pool_that_gets_full_in_the_middle_is_told_and_leaves_nothing(site: Site) -> None:
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_a_pool_that_gets_full_in_the_middle_is_told_and_leaves_nothing(site: Site, form: str) -> None:
+    """Raw bytes go through the page cache of the host, which takes them all; qcow2 is staged and converted."""
     path = incoming()
+    if form != "raw":
+        subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", form, path, f"{path}.{form}"], check=True)
+        path = f"{path}.{form}"
+        os.chmod(path, 0o644)
     before = set(INCOMING.iterdir())
     site.volumes.leave_room("", MIB)
     try:

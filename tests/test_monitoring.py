@@ -142,6 +142,17 @@ def test_a_resource_group_says_how_many_replicas(site: Site) -> None:
     assert two["TOTAL_MB"] >= three["TOTAL_MB"] == 8 * MIB_OF_GIB
 
 
+@pytest.mark.parametrize("linstor", ["1.20", "1.33"])
+def test_a_group_that_names_no_pool_has_the_capacity_of_all(tmp_path: Path, linstor: str) -> None:
+    site = Site(tmp_path, cluster=Cluster(linstor))
+    site.cluster.groups["BARE"] = Group("bare", select={"place_count": 2})
+    try:
+        told = read_monitor(site.monitor(RESOURCE_GROUP="bare"))
+        assert told == read_monitor(site.monitor(RESOURCE_GROUP="group")) and told["TOTAL_MB"] >= 8 * MIB_OF_GIB
+    finally:
+        site.close()
+
+
 @pytest.mark.parametrize("attributes", [{"RESOURCE_GROUP": "group"}, {"STORAGE_POOL": "thin", "REPLICA_COUNT": 2}])
 def test_a_capacity_that_nobody_knows_is_no_zero(site: Site, attributes: dict[str, Union[str, int]]) -> None:
     for number in range(3):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from lab.controller import satellites
 from lab.oned import documents
 from lab.oned.answers import Outcome
 from lab.oned.documents import DiskDocument
 from lab.site import Site
 from linstor_un import placement
 from linstor_un.errors import BadRequest, Exists, InUse, Unreachable
-from linstor_un.inventory import Definition
+from linstor_un.inventory import Definition, Replica
 from linstor_un.naming import CREATING, IMAGE_ID, ORIGIN, RUN, STATE, VM_ID
 from linstor_un.placement import Fate
 from linstor_un.world import CloudHost
@@ -48,7 +49,7 @@ def occupy(site: Site, name: str, node: str) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_replica_count(site: Site, count: int) -> None:
+def test_replica_count_is_the_number_of_replicas(site: Site, count: int) -> None:
     assert len(made(site, REPLICA_COUNT=count, STORAGE_POOL="thin")) == count
 
 
@@ -121,7 +122,8 @@ def test_do_not_place_with_regex(site: Site) -> None:
 
 def test_prefer_node_puts_a_replica_where_the_vm_is(site: Site) -> None:
     for host in ("node1", "node2", "node3"):
-        assert host in made(site, host, PREFER_NODE="yes", RESOURCE_GROUP="opennebula")
+        holders = made(site, host, PREFER_NODE="yes", RESOURCE_GROUP="opennebula")
+        assert host in holders and len(holders) == 2
         site.oned.tm("delete", site.disk_word(host, 7, 1), 7, 101)
 
 
@@ -177,6 +179,25 @@ def test_an_unknown_bridge_is_named(site: Site) -> None:
     assert site.definition("one-image-5") is None
 
 
+def test_only_a_host_that_linstor_has_online_copies(site: Site) -> None:
+    """The nodes with the replicas are no hosts of OpenNebula, and its first host is unknown to LINSTOR."""
+    site.datastores(NODE_LIST="node1 node2", STORAGE_POOL="thin")
+    for number in (0, 1):
+        site.documents.remove("HOST", number)
+    site.documents.put(documents.host(9, "kvm9"))
+    image = documents.image("7.4.0", 5, size=16, fs="ext4")
+    outcome = site.oned.ds("mkfs", image, site.image_datastore)
+    assert outcome.success, outcome.user_message
+    assert site.read("one-image-5", 1082)[1080:] == b"\x53\xef" and site.attached("one-image-5") == []
+
+    with site.cluster.lock:
+        satellites.go_offline(site.cluster, "node3")
+    outcome = site.oned.ds("mkfs", documents.image("7.4.0", 6, size=16, fs="ext4"), site.image_datastore)
+    assert not outcome.success
+    assert "none of the hosts kvm9 node3 is an online LINSTOR node" in outcome.user_message
+    assert site.definition("one-image-6") is None
+
+
 HOSTS = [CloudHost("a", True, 0.9), CloudHost("b", True, 0.1), CloudHost("c", True, 0.5), CloudHost("off", False, 0.0)]
 
 
@@ -192,6 +213,20 @@ def test_a_host_that_is_off_never_copies() -> None:
         placement.bridge_candidates(HOSTS, ["off"])
     with pytest.raises(BadRequest, match="names no host of OpenNebula"):
         placement.bridge_candidates(HOSTS, ["node9"])
+
+
+def test_only_a_replica_whose_node_answers_holds_the_data() -> None:
+    def resource(node: str, flags: str = "", online: bool = True) -> Replica:
+        return Replica(node, frozenset(flags.split()), ("DRBD", "STORAGE"), "thin", "/dev/drbd1000", online, False)
+
+    good = resource("good")
+    others = [
+        resource("tiebreaker", "DISKLESS DRBD_DISKLESS TIE_BREAKER"), resource("diskless", "DISKLESS DRBD_DISKLESS"),
+        resource("inactive", "INACTIVE"), resource("evicted", "EVICTED DELETE"), resource("going", "DELETE"),
+        resource("half gone", "DRBD_DELETE"), resource("silent", online=False),
+    ]  # fmt: skip
+    assert placement.holding([*others, good]) == ["good"]
+    assert placement.unknown([*others, good]) == ["silent"]
 
 
 def definition(flags: str = "", **marks: str) -> Definition:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from . import drbd_placing, lookup, resources, satellites
+from . import drbd_placing, lookup, quorum, resources, satellites
 from .answers import CREATE, CREATED, ERROR, MODIFY, RESOURCE, WARN, Answer, Refused
 from .cluster import Cluster, Definition, Pool, Resource
 from .placement import Autoplacer, Select, layer_stack, merged, select_filter
@@ -40,8 +40,10 @@ def placed(cluster: Cluster, one: Definition) -> list[Resource]:
 def place(cluster: Cluster, answer: Answer, one: Definition, select: Select, deploy: bool = True) -> list[Resource]:
     """Place what is missing and deploy it, or say why nothing is to do; 996 when it cannot be."""
     have = placed(cluster, one)
+    missing = int(select.get("place_count") or 0) - len(have)
     more = int(select.get("additional_place_count") or 0)
-    more = more if more > 0 else int(select.get("place_count") or 0) - len(have)
+    # What is missing comes before what is wanted in addition.
+    more = more if more > 0 >= missing else missing
     if more < 0:
         nodes = ", ".join(f"'{owner.node}'" for owner in have)
         raise _Already(f"The resource '{one.name}' was already deployed on {len(have)} nodes: {nodes}. The resource "
@@ -91,10 +93,14 @@ def create(cluster: Cluster, answer: Answer, one: Definition, chosen: list[Pool]
     return [owner for owner in new if owner is not None]
 
 
-def top_up(cluster: Cluster, answer: Answer, one: Definition, operation: int) -> bool:
-    """Place what the definition's group wants more than there is; return whether that was anything."""
-    select = cluster.group_of(one).select
-    if not one.resources or int(select.get("place_count") or 0) <= len(placed(cluster, one)):
+def top_up(cluster: Cluster, answer: Answer, one: Definition, operation: int, given: Optional[Select] = None) -> bool:
+    """Place what the definition's group wants more than there is; return whether that was anything.
+
+    `given` comes before what the group has.
+    """
+    select = merged(given or {}, cluster.group_of(one).select)
+    there = [owner for owner in one.resources.values() if not quorum.is_tiebreaker(owner)]
+    if int(select.get("place_count") or 0) <= len(there):
         return False
     inner = Answer(operation | RESOURCE, dict(answer.refs), error_report=answer.error_report)
     try:

@@ -86,22 +86,22 @@ def modify(cluster: Cluster, request: Request) -> Answer:
     name, body = request.params["resource_group"], request.body or {}
     answer = request.answering(CREATE | GROUP, {"RscGrp": name})
     names.check(names.GROUP_NAME, name)
-    select = _stored(select_filter(body.get("select_filter")))
+    given = select_filter(body.get("select_filter"))
+    select = _stored(given)
     _check_place_count(name, select)
     one = lookup.group(cluster, name)
     override, delete = body.get("override_props") or {}, body.get("delete_props") or []
     properties.check(cluster.version, "definition", override, delete)
-    raised = select.get("place_count", 0) > one.select.get("place_count", 0)
-    lowered = select.get("place_count", one.select["place_count"]) != one.select["place_count"] and not raised
     one.select.update(select)
     one.select = {key: value for key, value in one.select.items() if value != []}
     if body.get("description") is not None:
         one.description = body["description"]
     changed = properties.change(one.props, answer, DEFINITION, override, delete, body.get("delete_namespaces"))
     answer.add(MODIFIED, f"Resource group '{one.name}' modified.", {"UUID": one.uuid}, details=f"UUID: {one.uuid}")
-    for definition in members(cluster, one) if raised else []:
-        autoplace.top_up(cluster, answer, definition, CREATE)
-    if changed or raised or lowered:
+    counted = given.get("place_count") is not None
+    for definition in members(cluster, one) if counted else []:
+        autoplace.top_up(cluster, answer, definition, CREATE, given)
+    if changed or counted:
         for definition in members(cluster, one):
             _update(cluster, answer, definition)
     return answer

@@ -65,7 +65,7 @@ class Autoplacer:
     def choose(self, count: int) -> Optional[list[Pool]]:
         """Return `count` pools on distinct nodes, or None when the constraints leave no such set."""
         if count <= 0:
-            return [] if self.candidates() else None
+            return None
         best: dict[str, Pool] = {}
         for pool in self._by_preference(self.candidates()):
             best.setdefault(pool.node.upper(), pool)
