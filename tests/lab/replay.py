@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Optional, Union
 
@@ -72,7 +72,8 @@ class Lab:
             needs = Needs(world, recording)
             return [self._call(world, needs, call) for call in nested_first(recording.calls)]
 
-    def _call(self, world: World, needs: Needs, call: Call) -> Verdict:
+    def _call(self, world: World, needs: Needs, recorded: Call) -> Verdict:
+        call = without_suffix(recorded)
         if call.vm_document:
             world.documents.put(call.vm_document)
         lifecycle.settle(world, call)
@@ -81,6 +82,7 @@ class Lab:
         wanted = self._wanted(call)
         if not ours(call) or not (REPOSITORY / call.script).exists():
             effects.emulate(world, call)
+            lifecycle.relocate(world, call)
             stuck = lifecycle.follow(world, call) + trees.after_others(world, call)
             if wanted:
                 return Verdict(call.seq, call.script, WRONG, 0.0, ["not yet: there is no such script"])
@@ -132,8 +134,17 @@ def judged(world: World, call: Call) -> list[str]:
     else:
         succeeded(case)
     case.wrong += [*world.guests.unknown_commands(), *trees.after_ours(world, call)]
+    lifecycle.relocate(world, call)
     world.guests.guard()
     return case.wrong
+
+
+def without_suffix(call: Call) -> Call:
+    """Return the call as oned makes it where no script has the suffix of the system datastore (mv.ssh)."""
+    short = call.script.rpartition(".")[0]
+    if call.kind != "tm" or not _by_us(call) or not short or (REPOSITORY / call.script).exists():
+        return call
+    return replace(call, script=short, action=call.action.rpartition(".")[0] or call.action)
 
 
 def nested_first(calls: list[Call]) -> list[Call]:

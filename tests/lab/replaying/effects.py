@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 
 from lab.oned.recordings import Call
 from lab.replaying import facts
@@ -167,7 +168,12 @@ def _other_premigrate(world: World, call: Call) -> None:
 
 def _other_postmigrate(world: World, call: Call) -> None:
     source, target = facts.places(call)[:2]
-    if world.tm_mad(target.datastore) == "ssh" and source.host != target.host:
+    vm = facts.vm_of(call.vm_document)
+    if vm and source.host == target.host and len(vm.datastores) > 1 and vm.datastores[-2] != target.datastore:
+        # The stock migration took the files along; the directory in the former datastore goes.
+        former = replace(source, path=source.path.replace(f"/{target.datastore}/", f"/{vm.datastores[-2]}/"))
+        _move_directory(world, former, target)
+    elif world.tm_mad(target.datastore) == "ssh" and source.host != target.host:
         shutil.rmtree(world.host_path(source.host, source.path), ignore_errors=True)
 
 

@@ -99,14 +99,19 @@ class Disk:
 
 @dataclass(frozen=True)
 class Vm:
-    """What a VM document says at the moment of a call; `hosts` are those of its history, the present one last."""
+    """What a VM document says at the moment of a call; its history has the present host and datastore last."""
 
     number: int
     hosts: list[str]
-    datastore: int
+    datastores: list[int]
     disks: dict[int, Disk]
     domain: str = ""
     """DEPLOY_ID: what the hypervisor calls it."""
+
+    @property
+    def datastore(self) -> int:
+        """The system datastore of its directory now."""
+        return self.datastores[-1] if self.datastores else 0
 
     def on_linstor(self) -> list[Disk]:
         """Return the disks that our driver is responsible for."""
@@ -125,8 +130,8 @@ def vm_of(document: Optional[str]) -> Optional[Vm]:
         disks[disk.number] = disk
     records = root.findall("HISTORY_RECORDS/HISTORY")
     hosts = [record.findtext("HOSTNAME", "") for record in records]
-    datastore = int(records[-1].findtext("DS_ID", "0")) if records else 0
-    return Vm(number, hosts, datastore, disks, root.findtext("DEPLOY_ID") or f"one-{number}")
+    datastores = [int(record.findtext("DS_ID", "0")) for record in records]
+    return Vm(number, hosts, datastores, disks, root.findtext("DEPLOY_ID") or f"one-{number}")
 
 
 def _disk(vm: int, item: etree._Element) -> Disk:

@@ -124,13 +124,19 @@ class Guests:
         old = self.find(name)
         if old is None or old.host == host:
             return []
-        document = re.sub(r"(<source (?:dev|file)=['\"])[^'\"]*/(disk\.\d+)", rf"\g<1>{directory}/\g<2>", old.document)
+        document = _in_directory(old.document, directory)
         self.guard()
         (self.place(host) / ".xml").write_text(document)
         stuck = self._run(host, "create", f"{PLACE}/.xml")
         self._run(old.host, "destroy", old.name)
         self.documents[old.name] = document
         return stuck
+
+    def relocate(self, name: str, directory: str) -> None:
+        """Let a running guest open its disks anew, by their paths in another directory of its host."""
+        guest = self.find(name)
+        if guest:
+            self.start(name, guest.host, _in_directory(guest.document, directory))
 
     def stop(self, name: str) -> None:
         """End a guest, if it runs."""
@@ -208,3 +214,7 @@ class Guests:
                 self._can_refuse = False
             except KeyError:
                 return  # its device is shown nowhere
+
+
+def _in_directory(document: str, directory: str) -> str:
+    return re.sub(r"(<source (?:dev|file)=['\"])[^'\"]*/(disk\.\d+)", rf"\g<1>{directory}/\g<2>", document)

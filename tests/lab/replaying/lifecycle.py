@@ -32,6 +32,13 @@ def settle(world: World, call: Call) -> None:
         world.guests.stop(vm.domain)
 
 
+def relocate(world: World, call: Call) -> None:
+    """Let a guest have its disks in the directory that it was migrated to on its own host."""
+    vm, spots = facts.vm_of(call.vm_document), facts.places(call)
+    if vm and call.action == "postmigrate" and len(spots) > 1 and spots[0].host == spots[1].host:
+        world.guests.relocate(vm.domain, spots[1].path)
+
+
 def already_running(world: World, call: Call, vm: Vm) -> None:
     """Start the guest of a VM that had been deployed before the recording began."""
     if call.vm_lcm_state in RUNNING and vm.hosts:
@@ -53,7 +60,7 @@ def _element(disk: Disk, directory: str) -> str:
 
 
 def _known(world: World, number: int) -> Vm:
-    return facts.vm_of(world.documents.get("VM", number)) or Vm(number, [], 0, {}, f"one-{number}")
+    return facts.vm_of(world.documents.get("VM", number)) or Vm(number, [], [], {}, f"one-{number}")
 
 
 def _directory(path: str) -> str:

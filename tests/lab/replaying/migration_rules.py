@@ -25,7 +25,7 @@ def premigrate(case: Case) -> None:
     disks = _disks(case)
     case.nothing_else_changed([disk.definition for disk in disks], [
         *_own_links(disks, target), (target.host, target.path), (target.host, target.path.rpartition("/")[0]),
-        *_copied(case, source, target),
+        *_copied(case, source, target), *_same_host(case, source, target),
     ])
     for disk in disks:
         _lent(case, disk, source, target)
@@ -60,13 +60,13 @@ def postmigrate(case: Case) -> None:
     source, target = facts.places(case.call)[:2]
     disks = _disks(case)
     gone = _left(case, disks, source, target)
-    case.nothing_else_changed([disk.definition for disk in disks], [*gone, *_links_with_parents(disks, target)])
+    own = [*gone, *_links_with_parents(disks, target), *_same_host(case, source, target)]
+    case.nothing_else_changed([disk.definition for disk in disks], own)
     migration = case.world.migrations.pop(target.vm, None)
     for disk in disks:
         linked(case, _at(target, disk), disk.definition)
         if source.host != target.host:
-            own = [_at(source, disk).path]
-            let_go_of(case, disk.definition, source.host, own, [target.host])
+            let_go_of(case, disk.definition, source.host, [_at(source, disk).path], [target.host])
         _settled(case, disk, migration, target)
     # A driver that calls ours removes its directory after this, links and all.
     for host, path in [] if _secondary(case) else gone:
@@ -159,6 +159,18 @@ def _copied(case: Case, source: Place, target: Place) -> list[tuple[str, str]]:
     if _secondary(case):
         return []
     return [(target.host, f"{target.path}/{path}") for path in case.before.below(source.host, source.path)]
+
+
+def _same_host(case: Case, source: Place, target: Place) -> list[tuple[str, str]]:
+    """Return all of both directories when a VM changes its datastore and not its host: what is in them may follow."""
+    vm = facts.vm_of(case.call.vm_document)
+    if source.host != target.host or vm is None or len(vm.datastores) < 2 or _secondary(case):
+        return []
+    former = target.path.replace(f"/{target.datastore}/", f"/{vm.datastores[-2]}/")
+    names = {path for moment in (case.before, case.after) for path in
+             [*moment.below(source.host, former), *moment.below(source.host, target.path)]}
+    both = (former, target.path)
+    return [(source.host, path) for path in both] + [(source.host, f"{path}/{name}") for path in both for name in names]
 
 
 def _left(case: Case, disks: list[Disk], loser: Place, keeper: Place) -> list[tuple[str, str]]:
