@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from lab.hosts import account
 from lab.oned.recordings import Call
 from lab.replaying import facts
 from lab.replaying.snapshot import Snapshot
@@ -243,16 +244,18 @@ def _lent_to(call: Call, spot: facts.Place, before: Snapshot) -> bool:
 
 @contextlib.contextmanager
 def _no_room(world: World, target: facts.Place) -> Iterator[str]:
-    """Let nobody make a directory where the VM's is to go."""
+    """Let nobody write to the directory that the VM's is to go to, nor make it."""
     parent = target.path.rpartition("/")[0]
     world.make_directory(target.host, parent)
-    path = world.host_path(target.host, parent)
-    owner = path.stat()
-    os.chown(path, 0, 0)
+    paths = [world.host_path(target.host, path) for path in (target.path, parent)]
+    there = [path for path in paths if path.is_dir()]
+    for path in there:
+        os.chown(path, 0, 0)
     try:
-        yield f"{parent} on {target.host} belongs to root"
+        yield f"{target.path} on {target.host} belongs to root"
     finally:
-        os.chown(path, owner.st_uid, owner.st_gid)
+        for path in there:
+            os.chown(path, account.UID, account.GID)
 
 
 @contextlib.contextmanager
