@@ -12,7 +12,8 @@ from lab.hosts.nodes import FRONTEND
 from lab.replaying.world import World
 
 _BRIDGE = "labbr"
-_IPV4, _TCP, _SYN = 0x0800, 6, 0x02
+_EVERYTHING, _IPV4, _TCP, _SYN = 0x0003, b"\x08\x00", 6, 0x02
+"""What is sent is seen only by sockets for all protocols."""
 _PATIENCE = 20.0
 """A call that waits for a dead host waits for a connection (10 s) or longer."""
 
@@ -23,8 +24,8 @@ class Watch:
     def __init__(self, address: str) -> None:
         self._address = socket.inet_aton(address)
         self._started = time.monotonic()
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_IPV4))
-        self._socket.bind((_BRIDGE, _IPV4))
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_EVERYTHING))
+        self._socket.bind((_BRIDGE, _EVERYTHING))
         self._socket.setblocking(False)
         self.wrong: list[str] = []
 
@@ -41,6 +42,8 @@ class Watch:
 
     def _is_attempt(self, frame: bytes) -> bool:
         packet = frame[14:]
+        if frame[12:14] != _IPV4:
+            return False
         header = (packet[0] & 15) * 4
         return packet[16:20] == self._address and packet[9] == _TCP and bool(packet[header + 13] & _SYN)
 

@@ -20,16 +20,16 @@ _SHARED = "SHARED"
 
 def before(world: World, call: Call) -> None:
     """Put in place the files that the recorded directory had and that nobody made here."""
-    for host, directory, names in _places(world, call, "tree_before"):
-        for name in names - _ours(call) - _present(world, host, directory):
+    for host, directory, told in _places(world, call, "tree_before"):
+        for name in told - _ours(call) - _present(world, host, directory):
             world.write_file(host, f"{directory}/{name}", b"recorded")
 
 
 def after_ours(world: World, call: Call) -> list[str]:
     """Return what others have in the directory after the recorded call and not after ours."""
     found = []
-    for host, directory, names in _places(world, call, "tree_after"):
-        missing = sorted(names - _ours(call) - _present(world, host, directory))
+    for host, directory, told in _places(world, call, "tree_after"):
+        missing = sorted(told - _ours(call) - _present(world, host, directory))
         found += [f"{host}:{directory} had {missing} after the recorded call"] if missing else []
     return found
 
@@ -37,30 +37,30 @@ def after_ours(world: World, call: Call) -> list[str]:
 def after_others(world: World, call: Call) -> list[str]:
     """Make the directory what another driver left, and return which of our links it would have carried and had not."""
     found = []
-    for host, directory, names in _places(world, call, "tree_after"):
+    for host, directory, told in _places(world, call, "tree_after"):
         present, ours = _present(world, host, directory), _ours(call)
-        lost = sorted(names & ours - present)
+        lost = sorted(told & ours - present)
         found += [f"{host}:{directory} has no {', '.join(lost)}, the recorded one had"] if lost else []
-        for name in names - ours - present:
+        for name in told - ours - present:
             world.write_file(host, f"{directory}/{name}", b"recorded")
-        for name in present - ours - names:
+        for name in present - ours - told:
             path = world.host_path(host, f"{directory}/{name}")
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return found
 
 
 def _places(world: World, call: Call, key: str) -> Iterator[tuple[str, str, set[str]]]:
-    """Yield host, directory and the names in it, as far as the recording tells them."""
+    """Yield host, directory and the names told in it, as far as the recording tells them."""
     tree, directory = call.more.get(key), _directory(world, call)
     if not isinstance(tree, Mapping) or directory is None:
         return
     for place, content in tree.items():
         host = FRONTEND if place == _SHARED else str(place)
         if host == FRONTEND or host in world.hosts.names:
-            yield host, directory, set(_names(content))
+            yield host, directory, set(names(content))
 
 
-def _names(content: Any) -> Iterator[str]:
+def names(content: Any) -> Iterator[str]:
     """Yield the names at the top of a directory, from a list, a mapping or the words of a text."""
     for word in content.split() if isinstance(content, str) else content or ():
         yield re.sub(r"[@/*|=]$", "", str(word)).split("/", 1)[0]
