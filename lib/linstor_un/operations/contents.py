@@ -15,6 +15,7 @@ from ..copying import End, Plan
 from ..errors import BadRequest, Failed, Refused
 from ..units import Bytes
 from ..world import Command, Outcome, World
+from . import streams
 
 # Devices show up a moment after LINSTOR says so (udev), and grow a moment after (DRBD): at most 10 s.
 _MEASURE = """size_of() {
@@ -47,14 +48,6 @@ if [ "$length" -gt 0 ] && ! fallocate -p -o "$from" -l "$length" "$target" 2>/de
 fi
 sync "$target"
 """
-
-# The receiver's ssh has the front-end's keys by the forwarded agent; the host has none of its own.
-_SEND = """source=$1 length=$2 host=$3 receive=$4
-dd if="$source" bs=1M iflag=fullblock,count_bytes count="$length" status=none |
-  ssh -T -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=15 -- "$host" "$receive"
-"""
-_REACH = 'exec ssh -T -o BatchMode=yes -o ConnectTimeout=5 -- "$1" true'
-_REACH_SECONDS = 20.0
 
 # mkfs.xfs sets the block size of its device, which only root may, and oneadmin is not root on hosts: it makes
 # the file system in a sparse file, and that is written to the device. Its reason comes first, then all its options.
@@ -152,39 +145,17 @@ def require_written(outcome: Outcome, expected: int, doing: str) -> None:
 
 
 def _copy_over_network(world: World, source: Device, target: Device, doing: str, limit: Optional[float]) -> None:
-    """Stream from host to host, directly where the one can log in at the other, else through the front-end."""
+    """Stream from host to host; each byte that was to be sent has to be written."""
     begin, end = measure(world, source).ends[0], measure(world, target).ends[0]
     length = copying.copied_length(begin, end)
     tail = copying.rest_of(length, end, target.zero)
     writing = applying(target, Plan(copying.reception(end.path, target.zero), tail.zero_from, tail.zero_length))
-    seconds = limit or copying.seconds_for(length)
-    origin, destination = world.front_end.host(source.host), world.front_end.host(target.host)
-    if origin and destination and _reaches(world, origin, destination):
-        send = ["sh", "-c", _SEND, "sh", source.path, str(length), destination, _limited(writing, seconds)]
-        outcome = world.hosts.run(Command(origin, send, forward_agent=True), seconds=seconds, doing=doing)
-        require_written(outcome, length, doing)
-        return
-    world.trail.debug(f"{source.host} cannot log in at {target.host}: copying through the front-end")
     reading = ["dd", f"if={source.path}", "bs=1M", "iflag=fullblock,count_bytes", f"count={length}", "status=none"]
-    piped = world.hosts.pipe(Command(origin, reading), Command(destination, writing), seconds=seconds, doing=doing)
-    if piped.sent != length:
-        raise Failed(f"cannot {doing}: {source.path} gave {piped.sent} of {length} bytes")
-    require_written(piped.target, length, doing)
-
-
-def _reaches(world: World, origin: str, destination: str) -> bool:
-    command = Command(origin, ["sh", "-c", _REACH, "sh", destination], forward_agent=True)
-    doing = f"look whether {origin} reaches {destination}"
-    try:
-        return world.hosts.run(command, seconds=_REACH_SECONDS, accept=(0, 255), doing=doing).code == 0
-    except Failed:
-        return False
-
-
-def _limited(argv: list[str], seconds: float) -> str:
-    """Return a command for the shell at the other end of ssh: quoted, with a time limit, sbin in PATH, in English."""
-    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    return shlex.join(["env", f"PATH={path}", "LC_ALL=C", "timeout", "-k", "10", str(int(seconds)), *argv])
+    seconds = limit or copying.seconds_for(length)
+    carried = streams.carry(world, source.host, reading, target.host, writing, seconds, doing)
+    if carried.sent not in (None, length):
+        raise Failed(f"cannot {doing}: {source.path} gave {carried.sent} of {length} bytes")
+    require_written(carried.outcome, length, doing)
 
 
 def fill_zero(world: World, target: Device) -> None:

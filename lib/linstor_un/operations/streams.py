@@ -1,0 +1,65 @@
+"""Bytes carried from a command on one host into a command on another: directly where the one can log in at the
+other, else through the front-end."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import NamedTuple, Optional
+
+from ..errors import Failed
+from ..units import Bytes
+from ..world import Command, Outcome, World
+
+# The receiver's ssh has the front-end's keys by the forwarded agent; the host has none of its own.
+_SEND = """set -o pipefail
+host=$1 receive=$2
+shift 2
+"$@" | ssh -T -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=15 -- "$host" "$receive"
+"""
+_REACH = 'exec ssh -T -o BatchMode=yes -o ConnectTimeout=5 -- "$1" true'
+_REACH_SECONDS = 20.0
+
+
+class Carried(NamedTuple):
+    """How a transfer ended: `sent`, in bytes, is None where they did not come through the front-end.
+
+    `outcome` is of the receiving command; after a direct transfer its stderr also has what the sender said.
+    """
+
+    sent: Optional[Bytes]
+    outcome: Outcome
+
+
+def carry(
+    world: World, source: str, reading: Sequence[str], target: str, writing: Sequence[str], seconds: float, doing: str
+) -> Carried:
+    """Run a command on one host and give what it writes to a command on another.
+
+    Arguments: source and target, hosts as oned names them, the front-end included; reading and writing, the commands;
+    seconds, for both; doing, for the sentence. Raises Unreachable, TimedOut, and Failed when either command fails.
+    """
+    origin, destination = world.front_end.host(source), world.front_end.host(target)
+    if origin and destination and _reaches(world, origin, destination):
+        argv = ["bash", "-c", _SEND, "bash", destination, _limited(writing, seconds), *reading]
+        command = Command(origin, argv, forward_agent=True)
+        return Carried(None, world.hosts.run(command, seconds=seconds, doing=doing))
+    if origin and destination:
+        world.trail.debug(f"{source} cannot log in at {target}: copying through the front-end")
+    piped = world.hosts.pipe(Command(origin, reading), Command(destination, writing), seconds=seconds, doing=doing)
+    return Carried(piped.sent, piped.target)
+
+
+def _reaches(world: World, origin: str, destination: str) -> bool:
+    command = Command(origin, ["sh", "-c", _REACH, "sh", destination], forward_agent=True)
+    doing = f"look whether {origin} reaches {destination}"
+    try:
+        return world.hosts.run(command, seconds=_REACH_SECONDS, accept=(0, 255), doing=doing).code == 0
+    except Failed:
+        return False
+
+
+def _limited(argv: Sequence[str], seconds: float) -> str:
+    """Return a command for the shell at the other end of ssh: quoted, with a time limit, sbin in PATH, in English."""
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    return shlex.join(["env", f"PATH={path}", "LC_ALL=C", "timeout", "-k", "10", str(int(seconds)), *argv])
