@@ -49,6 +49,7 @@ ACTIONS = {
     "tm.mkswap": Action("disks.mkswap", "disks.mkswap"),
     "tm.context": Action("disks.context", "disks.context"),
     "tm.delete": Action("disks.delete", "disks.delete"),
+    "tm.mv": Action("disks.mv", "moving.mv"),
     "tm.mvds": Action("disks.mvds", "disks.mvds"),
     "tm.cpds": Action("disks.cpds", "saving.cpds"),
     "tm.resize": Action("disks.resize", "resizing.resize"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -134,6 +135,8 @@ class Site:
         self.documents.clear()
         for name in self.hosts.names:
             self.hosts.run(name, ["sh", "-c", "rm -rf /var/lib/one/datastores/* /var/tmp/*"], user="root")
+        for left in (VAR / "datastores").iterdir():
+            shutil.rmtree(left)
         self.furnish()
 
     # --- looking ------------------------------------------------------------------------------------------

@@ -26,8 +26,8 @@ _START_SECONDS = 60.0
 _SLACK_SECONDS = 25.0
 _TIMEOUT_CODES = (124, 137)
 
-# dd says why it failed first and its numbers last.
-_DD_NUMBERS = re.compile(r"[0-9]+(\+[0-9]+ records (in|out)$| bytes? .*copied)")
+# dd says why it failed first and its numbers last; tar ends by saying that it ends.
+_NO_REASON = re.compile(r"[0-9]+(\+[0-9]+ records (in|out)$| bytes? .*copied)|tar: Exiting with failure status")
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.:%-]*[A-Za-z0-9_])?\Z")
 
 _SSH_OPTIONS = (
@@ -293,7 +293,7 @@ def _relay(spring: Channel, sink: Channel, job: _Job, output: bytearray) -> int:
 
 
 def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not _DD_NUMBERS.match(line)]
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not _NO_REASON.match(line)]
     return lines[-1] if lines else ""
 
 

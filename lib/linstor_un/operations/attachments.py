@@ -106,17 +106,19 @@ def attachment_lock(name: str, node: str) -> str:
     return f"attached-{name}-{node}"
 
 
-def attach(world: World, controller: Controller, volume: Volume, node: str) -> Volume:
+def attach(world: World, controller: Controller, volume: Volume, node: str, shared: bool = False) -> Volume:
     """Make a volume's device available on a VM's host, to stay; returns the volume as it is then.
 
-    Raises Unsupported when the stack has no DRBD and the node no replica.
+    Arguments: shared, whether other VMs may come to use it there, readers, which LINSTOR does not see: then it is
+    only taken back when none does. Raises Unsupported when the stack has no DRBD and the node no replica.
     """
     here = volume.on(node)
     if here is not None and here.usable and not here.tiebreaker:
         return volume
     if not volume.replicated:
         volume.device(node)
-    with world.undo.by(f"attachment of {volume.name} on {node}", controller.release, volume.name, node):
+    back = (_give_back, world, controller, volume, node) if shared else (controller.release, volume.name, node)
+    with world.undo.by(f"attachment of {volume.name} on {node}", *back):
         controller.attach(volume.name, node, volume.settings, volume.layers)
     return volume
 

@@ -35,10 +35,6 @@ from ..world import Command, Controller, World
 from . import attachments, copies, host_files, removal, vm_disks, volumes
 from .volumes import Volume, Wanted
 
-CDROM = "CDROM"
-_DONE = 6
-# EPILOG, CLEANUP_RESUBMIT, CLEANUP_DELETE, EPILOG_FAILURE: the VM is going, and DELETE came or comes for its disks.
-_GOING = {11, 15, 23, 40}
 _CONTEXT_SECONDS = 600.0
 
 
@@ -104,14 +100,16 @@ def _hand_over(
 ) -> None:
     """Attach and link a disk on the VM's host, then call it complete. Arguments: fresh, None on a rerun."""
     volume = fresh or volumes.look(controller, wanted.name, wanted.settings, wanted.size)
-    _attach_and_link(world, controller, volume, target)
+    _attach_and_link(world, controller, volume, target, shared=False)
     if fresh is not None:
         volumes.complete(world, controller, wanted.name, fresh)
 
 
-def _attach_and_link(world: World, controller: Controller, volume: Volume, target: DiskPlace) -> None:
+def _attach_and_link(
+    world: World, controller: Controller, volume: Volume, target: DiskPlace, shared: bool
+) -> None:
     with world.locks.share(attachments.attachment_lock(volume.name, target.host)):
-        attachments.attach(world, controller, volume, target.host)
+        attachments.attach(world, controller, volume, target.host, shared)
         with world.undo.by(f"link {target.path} on {target.host}", host_files.unlink, world, target.host, target.path):
             host_files.link(world, target.host, target.directory, volume.device(target.host), target.path)
 
@@ -133,8 +131,8 @@ def ln(world: World, request: LnRequest) -> str:
     placement.require_together(volume.name, volume.replicas)
     if not placement.holding(volume.replicas):
         raise Refused(f"{request.source} has no replica on an online node, so disk {disk.id} cannot use it")
-    _attach_and_link(world, controller, volume, target)
-    if disk.persistent and disk.kind != CDROM:
+    _attach_and_link(world, controller, volume, target, vm_disks.shared(disk))
+    if not vm_disks.shared(disk):
         marks = vm_disks.marks(target)
         with world.undo.by(f"marks of {request.source}", controller.mark, request.source, {}, list(marks)):
             controller.mark(request.source, marks)
@@ -191,7 +189,7 @@ def _delete_linked(world: World, place: DiskPlace, disk: Disk, datastore_id: int
     controller = world.connect(settings)
     name = definition_of_source(disk.source)
     _let_go(world, controller, name, place)
-    if disk.persistent and disk.kind != CDROM:
+    if not vm_disks.shared(disk):
         _unmark(controller, name)
     return ""
 
@@ -229,6 +227,6 @@ def _disk_to_make(world: World, target: DiskPlace) -> Disk:
     after that DELETE would leave a disk of a VM that is gone. Raises Refused then.
     """
     vm = world.cloud.vm(target.vm_id)
-    if vm.state == _DONE or vm.lcm_state in _GOING:
+    if vm_disks.going(vm):
         raise Refused(f"VM {vm.id} is being removed, so its disk {target.disk_id} is not made")
     return vm_disks.disk_of(vm, target.disk_id)

@@ -20,17 +20,18 @@ mv -T -f -- "$3.new.$$" "$3"
 
 # Every VM that has a disk on this host has a link to its device in its directory: $1/DATASTORE/VM/disk.N.
 _USERS = """for link in "$1"/*/*/disk.*; do
-  [ -L "$link" ] && [ "$(readlink -- "$link")" = "$2" ] && { echo "$link"; exit 0; }
+  [ -L "$link" ] && [ "$link" != "${3-}" ] && [ "$(readlink -- "$link")" = "$2" ] && { echo "$link"; exit 0; }
 done
 exit 0
 """
+_KIND = 'if [ -f "$1" ] && [ ! -L "$1" ]; then echo file; fi'
 
 # What the link pointed to, where it is still there, is surer than a path made from the name.
 _UNLINK = (
     """set -e
 users=$1 device=$2 path=$3
 if [ -L "$path" ]; then device=$(readlink -- "$path"); fi
-if [ -L "$path" ] || [ ! -d "$path" ]; then rm -f -- "$path"; fi
+if [ -L "$path" ] || { [ "$4" = any ] && [ ! -d "$path" ]; }; then rm -f -- "$path"; fi
 set -- "$users" "$device"
 """
     + _USERS
@@ -63,13 +64,13 @@ def link(world: World, host: str, directory: str, device: str, path: str) -> Non
     _script(world, host, _LINK, directory, device, path, doing=f"link {path} to {device}")
 
 
-def unlink(world: World, host: str, path: str, device: str = "") -> bool:
+def unlink(world: World, host: str, path: str, device: str = "", kind: str = "any") -> bool:
     """Remove a disk's link or file from a VM's directory; absent is success.
 
-    Arguments: device, what the link pointed to, should it be gone already.
+    Arguments: device, what the link pointed to, should it be gone already; kind, "link" to leave a file alone.
     Returns whether another VM on that host has a link to the same device.
     """
-    arguments = (_datastores(world), device, path)
+    arguments = (_datastores(world), device, path, kind)
     return bool(_script(world, host, _UNLINK, *arguments, doing=f"remove {path}"))
 
 
@@ -80,10 +81,15 @@ def remove_directory(world: World, host: str, path: str) -> None:
     world.hosts.run(command, seconds=_SECONDS, doing=f"remove {path}")
 
 
-def linked(world: World, host: str, device: str) -> bool:
-    """Return whether a VM on the host has a link to the device."""
+def linked(world: World, host: str, device: str, but: str = "") -> bool:
+    """Return whether a VM on the host has a link to the device. Arguments: but, a link that does not count."""
     doing = f"look for users of {device}"
-    return bool(_script(world, host, _USERS, _datastores(world), device, doing=doing))
+    return bool(_script(world, host, _USERS, _datastores(world), device, but, doing=doing))
+
+
+def is_file(world: World, host: str, path: str) -> bool:
+    """Return whether there is a plain file, and no link."""
+    return _script(world, host, _KIND, path, doing=f"look at {path}") == "file"
 
 
 def _datastores(world: World) -> str:

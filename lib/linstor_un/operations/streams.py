@@ -17,14 +17,19 @@ host=$1 receive=$2
 shift 2
 "$@" | ssh -T -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=15 -- "$host" "$receive"
 """
+_HERE = """set -o pipefail
+first=$1
+shift
+"${@:1:first}" | "${@:first + 1}"
+"""
 _REACH = 'exec ssh -T -o BatchMode=yes -o ConnectTimeout=5 -- "$1" true'
 _REACH_SECONDS = 20.0
 
 
 class Carried(NamedTuple):
-    """How a transfer ended: `sent`, in bytes, is None where they did not come through the front-end.
+    """How a transfer ended: `sent`, in bytes, is None where they did not pass this process.
 
-    `outcome` is of the receiving command; after a direct transfer its stderr also has what the sender said.
+    `outcome` is of the receiving command; where it is None, its stderr also has what the sender said.
     """
 
     sent: Optional[Bytes]
@@ -40,6 +45,9 @@ def carry(
     seconds, for both; doing, for the sentence. Raises Unreachable, TimedOut, and Failed when either command fails.
     """
     origin, destination = world.front_end.host(source), world.front_end.host(target)
+    if origin == destination:
+        argv = ["bash", "-c", _HERE, "bash", str(len(reading)), *reading, *writing]
+        return Carried(None, world.hosts.run(Command(origin, argv), seconds=seconds, doing=doing))
     if origin and destination and _reaches(world, origin, destination):
         argv = ["bash", "-c", _SEND, "bash", destination, _limited(writing, seconds), *reading]
         command = Command(origin, argv, forward_agent=True)

@@ -11,6 +11,20 @@ from ..settings import Settings
 from ..world import World
 
 TM_MAD = "linstor_un"
+CDROM = "CDROM"
+_DONE = 6
+# EPILOG, CLEANUP_RESUBMIT, CLEANUP_DELETE, EPILOG_FAILURE: the VM is going, and DELETE came or comes for its disks.
+_GOING = {11, 15, 23, 40}
+
+
+def going(vm: Vm) -> bool:
+    """Return whether a VM is being removed, or was."""
+    return vm.state == _DONE or vm.lcm_state in _GOING
+
+
+def host_before(vm: Vm) -> str:
+    """Return the host that a VM was on before the one it goes to, "" when there was none."""
+    return vm.history[-2].host if len(vm.history) > 1 else ""
 
 
 def disk_of(vm: Vm, disk_id: int) -> Disk:
@@ -19,6 +33,11 @@ def disk_of(vm: Vm, disk_id: int) -> Disk:
     if disk is None:
         raise NotFound(f"VM {vm.id} has no disk {disk_id}; look at `onevm show {vm.id}`")
     return disk
+
+
+def shared(disk: Disk) -> bool:
+    """Return whether many VMs may have a disk's image: a CDROM, or one that is only read. It carries no VM's marks."""
+    return disk.clone is False and (disk.kind == CDROM or not disk.persistent)
 
 
 def definition_of(disk: Disk, place: DiskPlace) -> DefinitionName:
