@@ -30,6 +30,8 @@ _RESTORED = "LINSTOR wants a request each for definition, snapshot, volumes, res
 _CLONABLE = "LINSTOR refuses clones half-way, so that provider and state of the source are looked at before"
 _MOMENT = "what one moment was is restored into a volume of its own, copied from there, and removed with its snapshot"
 _UNGUARDED = "LINSTOR shrinks, and grows beyond the pool: size, replicas and room are looked at before, from its memory"
+_LET_GO = "marks, openers and replicas are looked at first, and again right before the source lets go"
+_WHOLE = "the directory is looked for at the other end, sent, compared, put in place and removed, each by a command"
 
 _SAVED = "the VM's memory, if it is saved, goes with its directory: one look whether it is"
 _LET_GO = "on a host without a replica the volume is attached before and let go after, which is three of the requests"
@@ -65,5 +67,8 @@ BUDGETS = {
     "cpds undeployed": Budget(5, 2, 1, goal=(5, 1)),
     "cpds snapshot": Budget(13, 2, 1, goal=(5, 1), reason=_MOMENT),
     "resize": Budget(4, 1, 1, goal=(1, 1), reason=_UNGUARDED),
+    "mv disk": Budget(6, 2, 2, goal=(3, 2), reason=f"{_LET_GO}; its mark names its system datastore"),
+    "mv disk to the front-end": Budget(4, 1, 1, goal=(3, 2), reason=_LET_GO),
+    "mv directory": Budget(1, 6, 4, goal=(1, 2), reason=_WHOLE),
     "tm monitor": Budget(2, 0, 0, goal=(2, 0)),
 }

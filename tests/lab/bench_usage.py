@@ -55,7 +55,7 @@ class ActionFailed(Exception):
 
 def prepare(site: scene.Stage, action: Action) -> scene.State:
     """Set the scene of an action: any host may copy, as without BRIDGE_LIST. Returns its state, for `Scene.restore`."""
-    scene.furnish(site, action.lcm_state)
+    scene.furnish(site, action.lcm_state, action.hosts)
     site.datastores(RESOURCE_GROUP="opennebula", **action.attributes)
     return action.scene.establish(site)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple, Optional
 
 from .. import copying
+from ..errors import Failed
 from ..naming import VmDirectory
 from ..units import Bytes
 from ..world import Command, World
@@ -156,8 +157,16 @@ def move(world: World, source: VmDirectory, target: VmDirectory) -> bool:
         streams.carry(world, source.host, reading, target.host, writing, seconds, doing)
     with world.undo.by(f"what came to {target.path} on {target.host}", _take_back, world, source, target):
         _run(world, target, _SETTLE, doing)
-    _run(world, source, _REMOVE, f"remove {source.path}, which was moved")
+    _remove(world, source)
     return True
+
+
+def _remove(world: World, source: VmDirectory) -> None:
+    try:
+        _run(world, source, _REMOVE, f"remove {source.path}, which was moved")
+    except Failed:
+        if _run(world, source, _IS_THERE, f"look at {source.path}") == "there":
+            raise
 
 
 def _take_back(world: World, source: VmDirectory, target: VmDirectory) -> None:

@@ -10,7 +10,20 @@ from pathlib import Path
 
 from lab.hosts import facts
 from lab.matrix import scene
-from lab.matrix.scene import BRIDGE, DOOMED, HOST, NEW, PERSISTENT, SOURCE, SYSTEM_DIRECTORY, VM, Scene, device
+from lab.matrix.scene import (
+    BRIDGE,
+    DOOMED,
+    HOST,
+    NEW,
+    PERSISTENT,
+    SECOND,
+    SECOND_DIRECTORY,
+    SOURCE,
+    SYSTEM_DIRECTORY,
+    VM,
+    Scene,
+    device,
+)
 from lab.matrix.stage import GUEST
 from lab.oned import documents
 from lab.oned.process import Running
@@ -39,7 +52,7 @@ class Action:
 
     `start` calls it; `changes` are the definitions, and beginnings of paths on hosts, that it is about;
     `copies` names the volume that has what another one (or an image file, by its digest's name) has after it;
-    `state` is the VM's LCM_STATE.
+    `state` is the VM's LCM_STATE; `hosts` are where it was and is.
     """
 
     name: str
@@ -48,6 +61,7 @@ class Action:
     changes: frozenset[str]
     copies: tuple[str, str] = ("", "")
     going: bool = False
+    hosts: tuple[str, ...] = (HOST,)
     attributes: Mapping[str, str] = field(default_factory=dict)
     state: int = 1
 
@@ -127,6 +141,25 @@ def _import(name: str, file: str) -> Action:
     return Action(name, start, _empty(), frozenset({new}), (new, "image.raw"))
 
 
+def _moves() -> list[Action]:
+    """Return the actions that bring a VM from a host without a replica to another, or to the front-end."""
+    there, second = f"{SYSTEM_DIRECTORY}/{VM}", f"{SECOND_DIRECTORY}/{VM}"
+    own = scene.scene(_OWN_DISK, files={(HOST, _path(0)): f"-> {device(DISK)}"})
+    filled = scene.scene(files={
+        (HOST, f"{there}/deployment.0"): "x", (HOST, f"{there}/vtpm/state"): "y",
+        (HOST, f"{there}/kernel"): "-> /elsewhere",
+    })  # fmt: skip
+    moved = frozenset({DISK, _path(0), f"{second}/disk.0"})
+    aside = [f"{directory}/.linstor_un.gone.{VM}/" for directory in (SYSTEM_DIRECTORY, SECOND_DIRECTORY)]
+    return [
+        Action("mv disk", _tm("mv", _disk(0), f"{BRIDGE}:{second}/disk.0", VM, 100), own, moved,
+               state=8, hosts=(HOST, BRIDGE)),
+        Action("mv disk to the front-end", _tm("mv", _disk(0), f"frontend:{_path(0)}", VM, 100), own, moved, state=10),
+        Action("mv directory", _tm("mv", f"{HOST}:{there}", f"{BRIDGE}:{second}", VM, SECOND), filled,
+               frozenset({f"{there}/", f"{second}/", *aside}), state=8, hosts=(HOST, BRIDGE)),
+    ]
+
+
 def actions() -> list[Action]:
     """Return all actions."""
     new, used = f"one-image-{NEW}", f"one-image-{PERSISTENT}"
@@ -177,6 +210,7 @@ def actions() -> list[Action]:
         _save("cpds undeployed", 67, host="frontend"),
         _save("cpds snapshot", 27, snapshot=0),
         Action("resize", _tm("resize", _disk(0), 16, VM, 100), own, frozenset({DISK})),
+        *_moves(),
         Action("tm monitor", lambda site: site.oned.start_monitor(site.system_datastore, vm_disks=True), own,
                frozenset()),
     ]

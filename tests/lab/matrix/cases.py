@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -66,7 +67,7 @@ class Bench:
 
     def effects(self, action: Action) -> list[Effect]:
         """Run an action undisturbed: remember where it begins and ends, and return its effects."""
-        scene.furnish(self.site, action.lcm_state, **action.attributes)
+        scene.furnish(self.site, action.lcm_state, action.hosts, **action.attributes)
         self._base = action.scene.establish(self.site)
         self._saboteur.reads = False
         outcome = self._run(action)
@@ -177,6 +178,12 @@ def _named(key: Key, text: str) -> bool:
     if kind == "file" and "/linstor_un-" in detail:
         # Staging is told by its directory.
         words[kind] = [owner, "/".join(detail.split("/")[:4])]
+    came = re.search(r"what came to (\S+) on (\S+)", text)
+    if kind == "file" and came and owner == came[2] and detail.startswith(f"{came[1]}/"):
+        return True
+    if kind == "file" and "/.linstor_un." in detail:
+        # What the driver has of its own in a VM's directory is told by that directory.
+        words[kind] = [detail.partition("/.linstor_un.")[0], f" on {owner}"]
     return kind in words and all(word in text for word in words[kind])
 
 

@@ -20,6 +20,7 @@ BRIDGE = "node3"
 OTHER_VM = 70
 SOURCE, PERSISTENT, DOOMED, NEW = 5, 6, 8, 9
 SYSTEM_DIRECTORY = "/var/lib/one/datastores/101"
+SECOND, SECOND_DIRECTORY = 102, "/var/lib/one/datastores/102"
 _VOLUME_KIB = 8 << 10
 
 
@@ -129,8 +130,8 @@ def scene(*subjects: Volume, files: dict[tuple[str, str], str], runs: bool = Fal
     return Scene(volumes, {**foreign, **files}, runs)
 
 
-def furnish(site: Site, lcm_state: int, **attributes: str) -> None:
-    """Set what oned knows. Arguments: lcm_state, the VM's; attributes of the datastores."""
+def furnish(site: Site, lcm_state: int, hosts: tuple[str, ...] = (HOST,), **attributes: str) -> None:
+    """Set what oned knows. Arguments: lcm_state, the VM's; hosts, where it was and is; attributes of datastores."""
     site.cluster.prefer = lambda _: list(HOLDERS)
     site.datastores(RESOURCE_GROUP="opennebula", BRIDGE_LIST=BRIDGE, LS_TIMEOUT=20, **attributes)
     disks = [
@@ -141,7 +142,8 @@ def furnish(site: Site, lcm_state: int, **attributes: str) -> None:
     ]
     others = [DiskDocument(0, 8, 50), DiskDocument(1, 8, SOURCE, clone=False)]
     site.documents.put(
-        documents.vm(VM, disks, hosts=[HOST], context=4, lcm_state=lcm_state),
+        documents.datastore(SECOND, 1, RESOURCE_GROUP="opennebula", **attributes),
+        documents.vm(VM, disks, hosts=hosts, context=4, lcm_state=lcm_state),
         documents.vm(OTHER_VM, others, hosts=[HOST], lcm_state=3),
         documents.image(site.oned.release, NEW, size=8),
     )
