@@ -16,11 +16,11 @@ SERIES = {"U": 15, "D": 16, "T": 29, "V": 9, "S": 13, "R": 12, "P": 18}
 # Traps of actions that the driver does not have yet.
 AWAITED = {
     "D10", "D11", "D12", "D15",
-    "P1", "P4", "P11", "P14",
+    "P1", "P4", "P14",
     "R2",
     "S3", "S5", "S7",
-    "T1", "T2", "T3", "T4", "T5", "T6", "T8", "T9", "T11", "T23",
-    "V1", "V2", "V3", "V4", "V5", "V6", "V7", "V8", "V9",
+    "T1", "T2", "T9", "T11", "T23",
+    "V1", "V2", "V3", "V4", "V5", "V6", "V7", "V9",
 }  # fmt: skip
 
 _NUMBER = re.compile(r"([A-Z][0-9]+)([a-z]?)\Z")
