@@ -316,6 +316,16 @@ def test_a_diskless_attachment_comes_and_goes(drbd: Stage) -> None:
     assert node not in {item.node for item in drbd.lin.replicas(name)} and drbd.holders(name) == before
 
 
+def test_a_tiebreaker_is_not_taken_for_the_attachment_that_linstor_refused(drbd: Stage) -> None:
+    name = drbd.volume("a")
+    (tiebreaker,) = (item.node for item in drbd.lin.replicas(name) if item.tiebreaker)
+    assert drbd.simulator
+    drbd.simulator.faults.add(Fault("refuse", method="POST", path="make-available"))
+    sentence(lambda: drbd.lin.attach(name, tiebreaker, drbd.settings, ["DRBD", "STORAGE"]), Failed)
+    drbd.lin.attach(name, tiebreaker, drbd.settings, ["DRBD", "STORAGE"])
+    assert not next(item for item in drbd.lin.replicas(name) if item.node == tiebreaker).tiebreaker
+
+
 def test_letting_go_leaves_a_tiebreaker_where_one_is_needed(drbd: Stage) -> None:
     name = drbd.volume("a")
     (tiebreaker,) = (item.node for item in drbd.lin.replicas(name) if item.tiebreaker)

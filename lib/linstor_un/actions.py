@@ -42,6 +42,8 @@ ACTIONS = {
     "datastore.mkfs": Action("datastore.mkfs", "images.mkfs"),
     "datastore.clone": Action("datastore.image_clone", "images.clone"),
     "datastore.rm": Action("datastore.rm", "images.rm"),
+    "datastore.export": Action("datastore.export", "exporting.export"),
+    "datastore.export_done": Action("datastore.export_done", "exporting.export_done"),
     "datastore.monitor": Action("datastore.monitor", "monitoring.datastore"),
     "tm.clone": Action("disks.clone", "disks.clone"),
     "tm.ln": Action("disks.ln", "disks.ln"),

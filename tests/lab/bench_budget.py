@@ -66,6 +66,8 @@ BUDGETS = {
     "cpds off": Budget(5, 2, 1, goal=(5, 1)),
     "cpds undeployed": Budget(5, 2, 1, goal=(5, 1)),
     "cpds snapshot": Budget(13, 2, 1, goal=(5, 1), reason=_MOMENT),
+    "export": Budget(2, 1, 1, goal=(2, 1)),
+    "export done": Budget(2, 2, 1, goal=(2, 1)),
     "resize": Budget(4, 1, 1, goal=(1, 1), reason=_UNGUARDED),
     "mv disk": Budget(6, 2, 2, goal=(3, 2), reason=f"{_LET_GO}; its mark names its system datastore"),
     "mv disk to the front-end": Budget(4, 1, 1, goal=(3, 2), reason=_LET_GO),

@@ -122,7 +122,8 @@ class Replicas(Definitions):
         self._attach(doing, name, node, path("resource-definitions", name, "resources"), body)
 
     def _attach(self, doing: str, name: str, node: str, address: str, body: Any) -> None:
-        look = self._looks_for(name, node, lambda item: bool(item and item.usable and item.device))
+        # A tiebreaker has a device as well, and LINSTOR takes it away when it needs none any more.
+        look = self._looks_for(name, node, lambda one: bool(one and one.usable and one.device and not one.tiebreaker))
         found = self._change(doing, "POST", address, body, look, proof=True)
         # "already deployed" is said without asking the node, also while it is offline; so is a warning 1002.
         unsure = {answers.ALREADY_DEPLOYED, answers.ALREADY_EXISTS, answers.NOT_CONNECTED}

@@ -12,10 +12,11 @@ from __future__ import annotations
 import base64
 
 from ..errors import BadRequest
-from ..naming import definition_of_source
+from ..naming import definition_of_source, place
 from ..onexml import SAVE_AS, DriverAction, Image, parse_driver_action
 from ..request.datastore import (
     CpRequest,
+    ExportDoneRequest,
     ExportRequest,
     ImageCloneRequest,
     ImageSnapshotRequest,
@@ -91,7 +92,15 @@ def export(call: Call) -> ExportRequest:
     """Read `datastore/export`, which one_market calls with the id of the marketplace's app. Raises BadRequest."""
     action = _driver_action(call)[0]
     image = _image(action)
-    return ExportRequest(image, action.datastore, definition_of_source(image.source))
+    return ExportRequest(int(call.argv[-1]), image, action.datastore, definition_of_source(image.source))
+
+
+def export_done(call: Call) -> ExportDoneRequest:
+    """Read `datastore/export_done`, which the marketplace's import runs as DISPOSE_CMD. Raises BadRequest."""
+    source, app, datastore = forms.arguments(call, "HOST:SOURCE APP_ID DATASTORE_ID")
+    spot = place(source)
+    name = definition_of_source(spot.path)
+    return ExportDoneRequest(forms.natural("APP_ID", app), name, spot.host, forms.datastore(datastore))
 
 
 def _driver_action(call: Call) -> tuple[DriverAction, bytes]:

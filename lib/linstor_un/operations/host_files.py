@@ -37,6 +37,15 @@ set -- "$users" "$device"
     + _USERS
 )
 
+# A marketplace has an image for a moment, and says so; one that failed says nothing.
+_OLD_EXPORTS = """[ -d "$1" ] || exit 0
+find "$1" -mindepth 3 -maxdepth 3 -path "$1/*/export-*/disk.0" -type l \\( -mmin +1440 -o -xtype l \\) -print |
+while IFS= read -r link; do
+  readlink -- "$link"
+  rm -rf -- "${link%/*}"
+done
+"""
+
 # Openers show as file descriptors of processes, as mounts and as what the kernel stacks on a device.
 _OPENED = """real=$(readlink -f -- "$1") || exit 0
 [ -b "$real" ] || exit 0
@@ -90,6 +99,12 @@ def linked(world: World, host: str, device: str, but: str = "") -> bool:
 def is_file(world: World, host: str, path: str) -> bool:
     """Return whether there is a plain file, and no link."""
     return _script(world, host, _KIND, path, doing=f"look at {path}") == "file"
+
+
+def remove_old_exports(world: World, host: str) -> list[str]:
+    """Remove the links of images that were lent to marketplaces a day ago or longer, or are gone; returns to what."""
+    doing = "look for images that marketplaces have read"
+    return _script(world, host, _OLD_EXPORTS, _datastores(world), doing=doing).split()
 
 
 def _datastores(world: World) -> str:

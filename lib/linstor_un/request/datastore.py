@@ -85,8 +85,18 @@ class ImageSnapshotRequest(NamedTuple):
 
 
 class ExportRequest(NamedTuple):
-    """Tell a marketplace where the content of an image can be fetched."""
+    """Tell a marketplace where the content of an image can be fetched for its app `app_id`."""
 
+    app_id: int
     image: Image
     datastore: Datastore
     source: DefinitionName
+
+
+class ExportDoneRequest(NamedTuple):
+    """Let go of an image on a host that it was lent to for the marketplace's app `app_id`."""
+
+    app_id: int
+    source: DefinitionName
+    host: str
+    datastore_id: int

@@ -35,6 +35,7 @@ DISK = f"one-vm-{VM}-disk-0"
 CHECKPOINT, DOMAIN = f"one-vm-{VM}-checkpoint", GUEST.name
 _FILE = f"{SYSTEM_DIRECTORY}/{VM}/checkpoint"
 _SAVED = scene.Volume(CHECKPOINT, {"VM_ID": str(VM), "DS_ID": "101"}, memory=True)
+_LENT = f"/var/lib/one/datastores/100/export-{PERSISTENT}/disk.0"
 _PLAIN_SOURCE = scene.image(SOURCE, snapshots=("one-vm-70-disk-3",))
 _OWN_DISK = scene.Volume(
     DISK, {**scene.vm_marks(VM, 0), "ORIGIN": f"one-image-{SOURCE}", "SNAPSHOT_0/DISK_SIZE": "8192"}, attached=(HOST,),
@@ -101,6 +102,10 @@ def _vmm(action: str, *words: str) -> Callable[[Site], Running]:
         return site.oned.start_vmm(action, *words, str(VM), HOST, message=message)
 
     return start
+
+
+def _recorded(script: str, *words: object) -> Callable[[Site], Running]:
+    return lambda site: site.oned.recorded(script, [str(word) for word in words], "")
 
 
 def _disk(number: int) -> str:
@@ -209,6 +214,12 @@ def actions() -> list[Action]:
         _save("cpds off", 27),
         _save("cpds undeployed", 67, host="frontend"),
         _save("cpds snapshot", 27, snapshot=0),
+        Action("export", _ds("export", PERSISTENT, source=device(used)), _empty(_FREE_PERSISTENT),
+               frozenset({used, _LENT})),
+        Action("export done",
+               _recorded("datastore/linstor_un/export_done", f"{BRIDGE}:{device(used)}", PERSISTENT, 100),
+               scene.scene(scene.image(PERSISTENT, attached=(BRIDGE,)), files={(BRIDGE, _LENT): f"-> {device(used)}"}),
+               frozenset({used, _LENT})),
         Action("resize", _tm("resize", _disk(0), 16, VM, 100), own, frozenset({DISK})),
         *_moves(),
         Action("tm monitor", lambda site: site.oned.start_monitor(site.system_datastore, vm_disks=True), own,
