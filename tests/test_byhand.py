@@ -45,7 +45,7 @@ def test_an_unknown_flag_is_refused(tmp_path: Path, flag: str) -> None:
 def test_check_says_what_answers_and_what_does_not(tmp_path: Path) -> None:
     store = Documents()
     store.put(documents.host(0, "node1"), documents.host(1, "node2", state=8))
-    store.put(documents.datastore(100, LS_CONTROLLERS="127.0.0.1:9", CLONE_MODE="copy"))
+    store.put(documents.datastore(100, LS_CONTROLLERS="127.0.0.1:9", LS_TIMEOUT=1, CLONE_MODE="copy"))
     store.put(documents.datastore(103, CLONE_MODE="wrong"))
     auth = tmp_path / "auth"
     auth.write_text("oneadmin:opennebula")

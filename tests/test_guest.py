@@ -266,6 +266,7 @@ def test_an_agent_that_answers_too_late_is_told_to_thaw_and_refused(virsh: Virsh
     assert virsh.asked()[-1] == "domfsthaw one-7"
 
 
+@pytest.mark.slow
 def test_a_guest_that_cannot_be_thawed_is_named_with_the_command(virsh: Virsh) -> None:
     virsh.answers(RUNNING, "domfsfreeze|0|Froze 1 filesystem(s)", "domfsthaw|1|error: Guest agent is not responding")
     how, said = quietly(virsh)
@@ -310,6 +311,7 @@ def test_kvmrc_says_where_libvirt_is(virsh: Virsh) -> None:
     assert read_kvmrc(world).uri == "qemu+tcp://localhost/system"
 
 
+@pytest.mark.slow
 def test_a_failure_of_the_block_and_one_of_the_thaw_are_both_told(virsh: Virsh) -> None:
     virsh.answers(RUNNING, "domfsfreeze|0|", "domfsthaw|1|error: Guest agent is not responding")
     environ = {**os.environ, "PATH": f"{virsh.place}:{os.environ['PATH']}"}

@@ -246,6 +246,7 @@ def _decrypted(key: Path, block: bytes) -> bytes:
     return subprocess.run(command, input=block, check=True, capture_output=True).stdout
 
 
+@pytest.mark.slow
 def test_many_disks_are_monitored_in_two_requests_and_a_second(site: Site) -> None:
     for vm in range(5000):
         site.disk(vm, 0, 64)

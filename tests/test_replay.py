@@ -43,8 +43,12 @@ def wrong(verdicts: list[replay.Verdict]) -> list[str]:
 @pytest.mark.parametrize(
     ("version", "scenario"),
     [
-        ("5.12.12", "image_create_path"), ("6.6.3", "dsstdin-image_create_path"), ("6.10.5", "vm_persistent"),
-        ("7.4.0", "vm_volatile"), ("7.4.0", "image_failures"), ("7.4.0", "mixed-ssh-kernel_files"),
+        ("6.6.3", "dsstdin-image_create_path"),
+        ("6.10.5", "vm_persistent"),
+        pytest.param("5.12.12", "image_create_path", marks=pytest.mark.slow),
+        pytest.param("7.4.0", "vm_volatile", marks=pytest.mark.slow),
+        pytest.param("7.4.0", "image_failures", marks=pytest.mark.slow),
+        pytest.param("7.4.0", "mixed-ssh-kernel_files", marks=pytest.mark.slow),
     ],
 )
 def test_the_driver_does_what_real_daemons_ask(lab: replay.Lab, version: str, scenario: str) -> None:
@@ -53,6 +57,7 @@ def test_the_driver_does_what_real_daemons_ask(lab: replay.Lab, version: str, sc
     assert any(verdict.status == replay.OK for verdict in verdicts)
 
 
+@pytest.mark.slow
 def test_nothing_is_left_on_hosts_between_recordings(lab: replay.Lab) -> None:
     cut_off = recording("7.4.0", "vm_volatile")
     lab.replay(replace(cut_off, calls=cut_off.calls[:4]))
@@ -270,6 +275,7 @@ def test_only_a_clean_failure_passes(lab: replay.Lab, text: str, complaint: str)
     assert (not found) if not complaint else any(complaint in sentence for sentence in found), found
 
 
+@pytest.mark.slow
 def test_an_action_without_a_script_is_not_yet(lab: replay.Lab) -> None:
     made = replay.Lab.__new__(replay.Lab)
     made.__dict__.update({**lab.__dict__, "actions": {"prebackup_live"}})

@@ -222,6 +222,7 @@ def test_the_side_door_serves_tests_in_another_process() -> None:
             process.stdout.close()
 
 
+@pytest.mark.slow
 def test_ten_thousand_volumes_are_served_in_about_a_second() -> None:
     with controller() as served:
         for number in range(10_000):

@@ -15,7 +15,7 @@ from .undo import Undo
 from .world import World
 
 # LS_TIMEOUT at most, while a person waits.
-_PATIENCE = 25
+_PATIENCE = 10
 
 
 class _Said:
