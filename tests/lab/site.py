@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -171,6 +171,10 @@ class Site:
         """Return a hash of all bytes of a volume."""
         with self.volumes.settled(Content(name, 0, node)).open("rb") as file:
             return hashlib.sha256(file.read()).hexdigest()
+
+    def domains(self) -> Iterator[tuple[str, str, str]]:
+        """Yield name, host and state of each guest; a site by itself has none."""
+        yield from ()
 
     def link(self, host: str, vm: int, disk: int, datastore: int = SYSTEM) -> str:
         """Return where a VM's disk link points to on a host, "" when there is none."""

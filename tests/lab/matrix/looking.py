@@ -12,7 +12,6 @@ from pathlib import Path
 
 from lab.controller.cluster import Definition
 from lab.hosts import account, facts
-from lab.matrix.stage import Stage
 from lab.site import Site
 
 # (kind, owner, detail): "attachment", "one-image-5", "node3"; of files the host and the path, of guests name and host.
@@ -29,7 +28,7 @@ _BLOCK = 1 << 16
 _PATIENCE = 20.0
 
 
-def look(site: Stage) -> State:
+def look(site: Site) -> State:
     """Return all that is there now; wait for it to be `quiet` first."""
     state: State = {}
     with site.cluster.lock:
