@@ -123,10 +123,11 @@ class Model:
         }
 
     def links(self) -> dict[tuple[str, str], str]:
-        """Return where each link on a host, by host and path, has to point to."""
+        """Return where each link, by host and path, has to lead; the front-end keeps those of undeployed VMs."""
         return {
-            (vm.host, f"/var/lib/one/datastores/{vm.datastore}/{vm.number}/disk.{disk.number}"):
+            ("front-end" if vm.state == UNDEPLOYED else vm.host,
+             f"/var/lib/one/datastores/{vm.datastore}/{vm.number}/disk.{disk.number}"):
                 f"/dev/drbd/by-res/{disk.volume.name}/0"
-            for vm in self.vms.values() if vm.state != UNDEPLOYED
+            for vm in self.vms.values()
             for disk in vm.disks.values()
         }
