@@ -222,6 +222,40 @@ def test_a_disk_comes_back_at_once_to_the_host_that_it_left(site: Site) -> None:
         assert not site.attached(name) and not site.link(host, 7, 0)
 
 
+@pytest.mark.parametrize("action", ["mvds", "delete"])
+def test_a_vm_that_goes_leaves_an_image_whose_replicas_differ_as_it_is(site: Site, action: str) -> None:
+    name = datablock(site, 5)
+    host = elsewhere(site, name)
+    vm(site, 7, D.DiskDocument(0, size=8, image=5, clone=False))
+    done(site.oned.tm("ln", site.source_word(5), site.disk_word(host, 7, 0), 7, 100))
+    definition = site.definition(name)
+    assert definition
+    definition.resources["NODE1"].strayed = {"NODE2"}
+    props = dict(definition.props)
+    words = (action, site.disk_word(host, 7, 0), *([by_res(name)] if action == "mvds" else []), 7, 100)
+    assert "node1 is StandAlone" in failed(site.oned.tm(*words))
+    assert definition.props == props and site.attached(name) == [host] and site.link(host, 7, 0) == by_res(name)
+
+    definition.resources["NODE1"].strayed = set()
+    done(site.oned.tm(*words))
+    assert not site.attached(name) and not site.link(host, 7, 0) and "Aux/one/VM_ID" not in definition.props
+
+
+@pytest.mark.parametrize("mode", ["copy", "snapshot", "clone"])
+def test_no_disk_has_the_data_of_both_sides(site: Site, mode: str) -> None:
+    """LINSTOR takes snapshots of such a volume when each replica is up to date on its own."""
+    site.datastores(RESOURCE_GROUP="opennebula", CLONE_MODE=mode)
+    definition = site.definition(datablock(site, 5))
+    assert definition
+    definition.resources["NODE1"].strayed = {"NODE2"}
+    naive(site.cluster, "POST", "resource-definitions/one-image-5/snapshots", {"name": "naive"})
+    assert "SUCCESSFUL" in definition.snapshots["NAIVE"].flags
+    vm(site, 7, D.DiskDocument(0, size=8, image=5))
+    site.controller.faults.log.clear()
+    assert "node1 is StandAlone" in failed(clone(site, "node1"))
+    assert {entry["method"] for entry in site.controller.faults.log} == {"GET"}
+
+
 # --- names and marks --------------------------------------------------------------------------------------------
 
 

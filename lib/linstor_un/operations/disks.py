@@ -197,8 +197,11 @@ def _delete_linked(world: World, place: DiskPlace, disk: Disk, datastore_id: int
 def _let_go(world: World, controller: Controller, name: str, place: DiskPlace) -> None:
     """Unlink an image on a VM's host and release the attachment there, unless another VM has it too.
 
-    The front-end is no LINSTOR node: a stopped VM's disks are attached nowhere.
+    The front-end is no LINSTOR node: a stopped VM's disks are attached nowhere. Raises Refused when the replicas
+    differ: any change makes DRBD connect them, and the older data would win over what the VM wrote last.
     """
+    with suppress(NotFound):
+        placement.require_together(name, controller.replicas(name))
     host = world.front_end.host(place.host)
     with world.locks.share(attachments.attachment_lock(name, place.host)) as lock:
         others = host_files.unlink(world, place.host, place.path, by_res(name))
