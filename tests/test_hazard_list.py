@@ -20,7 +20,6 @@ AWAITED = {
     "R2",
     "S3", "S5", "S7",
     "T1", "T2", "T9", "T11", "T23",
-    "V1", "V2", "V3", "V4", "V5", "V6", "V7", "V9",
 }  # fmt: skip
 
 _NUMBER = re.compile(r"([A-Z][0-9]+)([a-z]?)\Z")

@@ -33,9 +33,8 @@ _MOMENT = "what one moment was is restored into a volume of its own, copied from
 _UNGUARDED = "LINSTOR shrinks, and grows beyond the pool: size, replicas and room are looked at before, from its memory"
 _LET_GO = "marks, openers and replicas are looked at first, and again right before the source lets go"
 _WHOLE = "the directory is looked for at the other end, sent, compared, put in place and removed, each by a command"
-
 _SAVED = "the VM's memory, if it is saved, goes with its directory: one look whether it is"
-_LET_GO = "on a host without a replica the volume is attached before and let go after, which is three of the requests"
+_LENT = "on a host without a replica the volume is attached before and let go after, which is three of the requests"
 _MARKS_AND_OPENERS = "marks and openers are looked at first: used memory must not be restored again"
 
 # By the names of the interruption matrix's actions.
@@ -60,7 +59,7 @@ BUDGETS = {
     "delete linked disk": Budget(4, 1, 1, goal=(2, 1), reason=f"{_MARKED}; {_TOGETHER}"),
     "delete directory": Budget(1, 1, 1, goal=(0, 1), reason=_SAVED),
     "delete directory, saved": Budget(3, 1, 1, goal=(2, 1), reason=_LOOK),
-    "save": Budget(6, 2, 1, goal=(3, 2), reason=_LET_GO),
+    "save": Budget(6, 2, 1, goal=(3, 2), reason=_LENT),
     "restore": Budget(4, 2, 1, goal=(3, 2), reason=_MARKS_AND_OPENERS),
     "mvds": Budget(4, 1, 1, goal=(2, 1), reason=f"{_MARKED}; {_TOGETHER}"),
     "cpds running": Budget(15, 3, 2, goal=(5, 1), reason=f"{_MOMENT}; {_TWO_HOSTS}"),
