@@ -30,12 +30,13 @@ class Traffic:
     """What an action asked of others: requests to LINSTOR (without those for its version), commands by ssh.
 
     `connections` are what the commands need when no connection is open yet: one a host, and one for each command
-    that takes the keys along.
+    that takes the keys along. `asks_oned` is whether it asked oned at all.
     """
 
     requests: tuple[str, ...]
     commands: int
     connections: int
+    asks_oned: bool
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def traffic(site: scene.Stage, saboteur: Saboteur, action: Action) -> Traffic:
     """Run an action in its scene, which is set before, and return what it asked of others."""
     prepare(site, action)
     saboteur.clear()
+    asked = len(site.xmlrpc.calls)
     _succeed(action, site.oned.finish(action.start(site), _SECONDS))
     log = [entry for entry in site.controller.faults.log if not entry["path"].endswith("/controller/version")]
     commands = [path.joinpath("argv").read_bytes().decode().split("\0") for path in CALLS.iterdir()]
@@ -71,7 +73,7 @@ def traffic(site: scene.Stage, saboteur: Saboteur, action: Action) -> Traffic:
     own = [argv for argv in remote if "ControlMaster=no" in argv]
     shared = {argv[argv.index("--") + 1] for argv in remote if argv not in own}
     requests = tuple(f"{entry['method']} {entry['path'].partition('/v1/')[2]}" for entry in log)
-    return Traffic(requests, len(remote), len(shared) + len(own))
+    return Traffic(requests, len(remote), len(shared) + len(own), len(site.xmlrpc.calls) > asked)
 
 
 def _succeed(action: Action, outcome: Outcome) -> None:
