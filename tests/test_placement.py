@@ -48,9 +48,9 @@ def occupy(site: Site, name: str, node: str) -> None:
     site.rest("POST", f"/v1/resource-definitions/{name}/resources", [resource])
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_replica_count_is_the_number_of_replicas(site: Site, count: int) -> None:
-    assert len(made(site, REPLICA_COUNT=count, STORAGE_POOL="thin")) == count
+@pytest.mark.parametrize(("name", "count"), [("REPLICA_COUNT", 1), ("AUTO_PLACE", 2), ("REPLICA_COUNT", 3)])
+def test_replica_count_is_the_number_of_replicas(site: Site, name: str, count: int) -> None:
+    assert len(made(site, STORAGE_POOL="thin", **{name: count})) == count
 
 
 def test_resource_group_places_and_owns(site: Site) -> None:
