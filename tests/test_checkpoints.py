@@ -433,6 +433,23 @@ def test_a_save_that_was_complete_when_it_was_told_to_stop_is_taken_back(site: S
     assert guests.reason("node1", NAME) == "running (restored)" and not site.definition(CHECKPOINT)
 
 
+def test_memory_that_is_all_there_is_of_a_vm_stays_and_is_named(site: Site, guests: Guests) -> None:
+    start(site, guests)
+    hanging_mark(site)
+    running = start_save(site)
+    await_saved(guests)
+    link = f"{SYSTEM}/101/7/disk.0"
+    site.hosts.run("node1", ["mv", link, f"{link}.away"])
+    tell_to_stop(running)
+    sentence = failed(site.oned.finish(running), 3)
+    site.controller.faults.clear()
+    assert "left behind: VM 7, whose memory is in one-vm-7-checkpoint (cannot restore the memory of VM 7" in sentence
+    assert "one-vm-7-checkpoint (the VM does not run, and its memory may be there" in sentence
+    site.hosts.run("node1", ["mv", f"{link}.away", link])
+    assert "it was saved before" in remarks(save(site))
+    quiet(restore(site))
+
+
 def test_a_save_is_a_success_although_linstor_cannot_be_told_in_the_end(site: Site, guests: Guests) -> None:
     start(site, guests)
     site.controller.faults.add(Fault("refuse", method="PUT", path=f"{CHECKPOINT}$", times=9))
