@@ -62,3 +62,8 @@ ACTIONS = {
     "vmm.save_linstor_un": Action("vms.save", "checkpoints.save"),
     "vmm.restore_linstor_un": Action("vms.restore", "checkpoints.restore"),
 }
+# What runs on hosts, below OpenNebula's own scripts.
+HOOKS = {
+    "vmm.save.linstor_un": Action("vms.save_hook", "checkpoint_hooks.keep"),
+    "vmm.restore.linstor_un": Action("vms.restore_hook", "checkpoint_hooks.fetch"),
+}

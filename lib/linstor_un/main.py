@@ -71,10 +71,10 @@ def _run(action: str, log: Log, undo: Undo) -> tuple[int, str, Union[str, Relaye
 
 
 def _do(action: str, log: Log, undo: Undo) -> Union[str, Relayed]:
-    from .actions import ACTIONS
+    from .actions import ACTIONS, HOOKS
     from .calling.forms import Call, standard_input
 
-    row = ACTIONS[action]
+    row = ACTIONS.get(action) or HOOKS[action]
     request = row.read(Call(sys.argv[1:], standard_input))
     # Not the request itself: its document may hold a marketplace's credentials.
     log.debug("called with " + " ".join(argument if len(argument) < 300 else "..." for argument in sys.argv[1:]))

@@ -17,8 +17,8 @@ def var(environ: Mapping[str, str]) -> str:
 
 
 def remotes(environ: Mapping[str, str]) -> str:
-    """Return the directory of the installed drivers."""
-    return f"{var(environ)}/remotes"
+    """Return the directory of the installed drivers; on a host, where hooks run, oned's copy of it."""
+    return environ.get("LINSTOR_UN_TREE") or f"{var(environ)}/remotes"
 
 
 def etc(environ: Mapping[str, str]) -> str:

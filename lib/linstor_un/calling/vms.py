@@ -65,6 +65,27 @@ def restore(call: Call) -> Union[RestoreRequest, StockRequest]:
     return RestoreRequest(_deploy_id(deploy_id), directory, file, action.datastore, stock)
 
 
+def save_hook(call: Call) -> SaveRequest:
+    """Read `vmm/kvm/save.linstor_un`, which the stock `save` runs with its own words; the document is XML as it is.
+
+    Raises BadRequest.
+    """
+    deploy_id, file, host, vm_id, _ = forms.arguments(call, "DEPLOY_ID CHECKPOINT_FILE HOST VM_ID HOST")
+    action = parse_vmm_action(call.stdin())
+    directory, file = _checkpoint_file(host, file, vm_id, action)
+    return SaveRequest(_deploy_id(deploy_id), directory, file, action.memory, action.video, action.datastore)
+
+
+def restore_hook(call: Call) -> RestoreRequest:
+    """Read `vmm/kvm/restore.linstor_un`, which the stock `restore` runs with its own words. Raises BadRequest."""
+    file, host, deploy_id, vm_id, _ = forms.arguments(call, "CHECKPOINT_FILE HOST DEPLOY_ID VM_ID HOST")
+    document = call.stdin()
+    action = parse_vmm_action(document)
+    stock = StockRequest("restore", host, tuple(call.argv), document)
+    directory, file = _checkpoint_file(host, file, vm_id, action)
+    return RestoreRequest(_deploy_id(deploy_id), directory, file, action.datastore, stock)
+
+
 def _vmm_action(call: Call, script: str, host: str, file: str) -> tuple[VmmAction, StockRequest]:
     document = forms.decode(call.stdin())
     return parse_vmm_action(document), StockRequest(script, place(f"{host}:{file}").host, tuple(call.argv), document)

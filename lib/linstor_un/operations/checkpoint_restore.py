@@ -6,7 +6,8 @@ VM runs, for its disks have gone on since.
 
 from __future__ import annotations
 
-from typing import Optional, Union
+from contextlib import suppress
+from typing import Optional
 
 from .. import domainxml, placement
 from ..errors import DriverError, Exists, Failed, InUse, NotFound, Refused, Terminated
@@ -24,7 +25,7 @@ _SLOWEST_KIB = 5 * 1024
 _LEAST_SECONDS = 600.0
 
 
-def restore(world: World, request: RestoreRequest) -> Union[str, Relayed]:
+def restore(world: World, request: RestoreRequest) -> Relayed:
     """Let a VM go on from its memory, on its host.
 
     A VM that is there already is a success: it is never started a second time. Memory that OpenNebula's own script
@@ -40,17 +41,22 @@ def restore(world: World, request: RestoreRequest) -> Union[str, Relayed]:
         device = _reach(world, controller, found, request, settings)
         seconds = _LEAST_SECONDS + (found.size or 0 if found else 0) / _SLOWEST_KIB
         seen = libvirt.settled(seconds, device, request.file)
+        answer = Relayed(0, "", "")
         if seen.alive:
             _go_on(world, libvirt, seen, request)
+        elif seen.file:
+            # A save of this driver moves such a file aside: one that is there is newer than what LINSTOR has.
+            answer = stock.run(world, request.stock)
         elif found is not None and device:
             _restore(world, libvirt, seen, request, found, device, seconds)
-        elif seen.file:
-            return stock.run(world, request.stock)
         else:
             raise _nothing(request, name, found)
-        if found is not None:
+        if answer.code == 0 and found is not None:
             _drop(world, controller, request, settings)
-    return ""
+        elif device:
+            with suppress(DriverError):
+                attachments.release(world, controller, name, request.directory.host)
+    return answer
 
 
 def _reach(

@@ -7,6 +7,7 @@ earlier run left, and goes. Once it is gone, a complete checkpoint is the VM, an
 from __future__ import annotations
 
 import functools
+from typing import Optional
 
 from .. import domainxml, placement
 from ..errors import DriverError, Exists, Failed, NotFound
@@ -33,7 +34,7 @@ def save(world: World, request: SaveRequest) -> str:
     host, vm_id = request.directory.host, request.directory.vm_id
     name = checkpoint_definition(vm_id)
     with world.locks.hold(name):
-        settings = _settings(world, request)
+        settings = checkpoint_settings(world, request)
         libvirt = Libvirt(world, host, request.deploy_id, vm_id)
         seconds = _LEAST_SECONDS + kib_from_mib(request.memory) / _SLOWEST_KIB
         guest = libvirt.settled(seconds).guest
@@ -41,8 +42,8 @@ def save(world: World, request: SaveRequest) -> str:
         if guest is None or not guest.alive:
             _require_saved(world, controller, libvirt, request, settings)
             return ""
-        wanted = Wanted(name, _size(request, guest, settings), settings, _marks(request), host)
-        volume = _fresh(world, controller, wanted, functools.partial(_discard, libvirt, wanted))
+        wanted = Wanted(name, _size(request, guest, settings), settings, marks(request), host)
+        volume = fresh(world, controller, wanted, functools.partial(_discard, libvirt, wanted))
         device = _borrow(world, controller, volume, host)
         seconds = _LEAST_SECONDS + wanted.size / _SLOWEST_KIB
         with world.undo.by(f"VM {vm_id}, whose memory is in {name}", _bring_back, libvirt, request, device, seconds):
@@ -51,7 +52,7 @@ def save(world: World, request: SaveRequest) -> str:
     return ""
 
 
-def _settings(world: World, request: SaveRequest) -> Settings:
+def checkpoint_settings(world: World, request: SaveRequest) -> Settings:
     """Return the system datastore's settings, as they are for a checkpoint.
 
     Without DRBD only the copy on the VM's host is written, so it is the only one.
@@ -75,12 +76,18 @@ def _size(request: SaveRequest, guest: Guest, settings: Settings) -> Kib:
     return Kib(-(-(pages + request.video) // 1024) * 1024 + kib_from_mib(settings.checkpoint_size_extra))
 
 
-def _marks(request: SaveRequest) -> dict[str, str]:
+def marks(request: SaveRequest) -> dict[str, str]:
+    """Return whose a checkpoint is."""
     return {VM_ID: str(request.directory.vm_id), DS_ID: str(request.directory.datastore_id)}
 
 
-def _fresh(world: World, controller: Controller, wanted: Wanted, take_back: volumes.TakeBack) -> Volume:
-    """Create the checkpoint's volume. What has its name is stale, for the VM still has its memory."""
+def fresh(
+    world: World, controller: Controller, wanted: Wanted, take_back: Optional[volumes.TakeBack] = None
+) -> Volume:
+    """Create the checkpoint's volume. What has its name is stale, for the VM's memory is elsewhere.
+
+    Arguments: take_back, instead of `volumes.discard`. Raises Exists when the name is somebody else's.
+    """
     try:
         volume = volumes.create(world, controller, wanted, take_back)
     except Exists:
@@ -141,7 +148,7 @@ def _require_saved(
     found = controller.definitions([name]).get(name)
     if found is None or _unwanted(found):
         raise NotFound(f"{gone}, so there is no memory to save; look at `virsh list --all` there")
-    other = placement.contradiction(found, _marks(request))
+    other = placement.contradiction(found, marks(request))
     if other:
         raise Exists(f"{gone}, and {name} is marked {other}, so it belongs to something else")
     device = _borrow(world, controller, volumes.existing(found, controller, settings), request.directory.host)
