@@ -34,17 +34,17 @@ _PYTHON = "/usr/local/bin/python3"
 
 @pytest.fixture(scope="module")
 def faults(module_site: Site) -> Iterator[Faults]:
-    """The faults of a controller that hosts reach; node1 and node2 have what `onehost sync` and administrators bring."""
+    """The faults of a controller that hosts reach; python3 of node1 and node2 has what the driver needs."""
     controller = Controller(module_site.cluster).start(FRONTEND_ADDRESS, _PORT)
     for host in ("node1", "node2"):
-        install_host(module_site.hosts, host)
-        _synchronize(module_site, host)
         _give_python(module_site, host)
     yield controller.faults
     controller.stop()
 
 
 def _synchronize(site: Site, host: str) -> None:
+    """Do what `onehost sync` does."""
+    install_host(site.hosts, host)
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for part in ("lib", "vmm"):
@@ -59,7 +59,6 @@ def _plain(one: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def _give_python(site: Site, host: str) -> None:
-    """Let python3 of a host have the packages that the driver needs."""
     script = f"#!/bin/sh\nexec {sys.executable} \"$@\"\n"
     make = 'mkdir -p /run/shim/upper /run/shim/work && cat >/run/shim/upper/python3 && chmod 755 /run/shim/upper/python3'
     options = "lowerdir=/usr/local/bin,upperdir=/run/shim/upper,workdir=/run/shim/work"
@@ -70,6 +69,8 @@ def _give_python(site: Site, host: str) -> None:
 @pytest.fixture(autouse=True)
 def furnished(site: Site, faults: Faults) -> None:
     faults.clear()
+    for host in ("node1", "node2"):
+        _synchronize(site, host)
     site.cluster.prefer = lambda _: ["node2", "node3"]
     site.datastores(RESOURCE_GROUP="opennebula", LS_CONTROLLERS=f"{FRONTEND_ADDRESS}:{_PORT}", LS_TIMEOUT=5)
 
