@@ -73,7 +73,8 @@ def _row(name: str, ratios: tuple[float, ...], asked: Traffic) -> list[str]:
     requests = f"{len(asked.requests)} ({budget.goal[0]})"
     connections = f"{asked.connections} ({budget.goal[1]})"
     print(f"{name:28}" + "".join(f"{ratio:10.2f}" for ratio in ratios)
-          + f"{requests:>14}{asked.commands:>10}{connections:>14}{'yes' if asked.asks_oned else 'no':>6}  {budget.reason}")
+          + f"{requests:>14}{asked.commands:>10}{connections:>14}{'yes' if asked.asks_oned else 'no':>6}  "
+          + budget.reason)
     bound = [("memory", ratios[3]), *([] if asked.asks_oned else [("processor", ratios[0])])]
     missed = [f"{name}: {word} {ratio:.2f}, target {TARGET}" for word, ratio in bound if ratio > TARGET]
     if len(asked.requests) > budget.requests or asked.connections > budget.connections:

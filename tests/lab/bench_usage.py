@@ -17,7 +17,6 @@ from lab.matrix.effects import CALLS, Saboteur
 from lab.oned.answers import Outcome
 from lab.oned.driver import Oned
 from lab.oned.process import Running
-from lab.site import Site
 
 REFERENCE = "import linstor, lxml.etree"
 _METER = Path(__file__).with_name("bench_meter.py")
