@@ -158,7 +158,7 @@ def test_a_vm_goes_on_elsewhere_in_another_datastore_with_its_own_paths_alone_ch
     quiet(restore(site, "node3", datastore=102))
     assert guests.state("node3", NAME) == "running" and guests.domains("node1") == []
     xml = guests.virsh("node3", "dumpxml", NAME).stdout
-    assert f"<source dev='/var/lib/one//datastores/102/7/disk.0'" in xml
+    assert "<source dev='/var/lib/one//datastores/102/7/disk.0'" in xml
     assert "/datastores/101/" not in xml and "/run/guests/one-7.console" in xml
 
 

@@ -8,6 +8,7 @@ from lab.bench_usage import Meter, Taken
 from lab.controller.cluster import Definition, VolumeDefinition
 from lab.matrix import scene
 from lab.matrix.actions import Action
+from lab.matrix.stage import HOSTS
 from lab.site import Site
 
 VOLUMES = 10_000
@@ -18,7 +19,7 @@ def run(repeat: int) -> list[str]:
     """Measure it, with the VMs' disks as monitord wants them; returns a text for each missed target."""
     monitor = Action("tm monitor", lambda site: site.oned.start_monitor(site.system_datastore, vm_disks=True),
                      scene.Scene((), {}), frozenset())
-    with Site(hosts=scene.HOSTS) as site:
+    with Site(hosts=HOSTS) as site:
         for number in range(VOLUMES):
             name = f"one-vm-{number // 2}-disk-{number % 2}"
             props = {f"Aux/one/{key}": value for key, value in scene.vm_marks(number // 2, number % 2).items()}

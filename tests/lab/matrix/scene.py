@@ -10,7 +10,7 @@ from pathlib import Path
 from lab.controller.volumes import Content
 from lab.hosts import account, facts
 from lab.matrix.looking import HOST_TREES, Key, State, look
-from lab.matrix.stage import HOST, HOSTS, VM, Stage
+from lab.matrix.stage import HOST, VM, Stage
 from lab.oned import documents
 from lab.oned.documents import DiskDocument
 from lab.site import Site
