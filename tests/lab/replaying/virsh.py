@@ -126,7 +126,20 @@ def end(place: Path) -> None:
 
 
 def say_state(name: str, *options: str) -> None:
-    print((find(name) / "state").read_text() + "\n")
+    state = (find(name) / "state").read_text()
+    reason = {"running": " (booted)", "paused": " (user)"}.get(state, "") if "--reason" in options else ""
+    print(f"{state}{reason}\n")
+
+
+def say_uuid(name: str, *options: str) -> None:
+    found = re.search(r"<uuid>([^<]+)</uuid>", (find(name) / "xml").read_text())
+    print(f"{found[1] if found else '00000000-0000-4000-8000-000000000001'}\n")
+
+
+def abort_job(name: str, *options: str) -> None:
+    """Refuse as libvirt does when nothing is under way: what is under way here ends at once."""
+    find(name)
+    fail("Requested operation is not valid: no job is active on the domain")
 
 
 def dump(name: str, *options: str) -> None:
@@ -279,7 +292,8 @@ def destroy(name: str) -> None:
 
 
 COMMANDS = {
-    "domstate": say_state, "dumpxml": dump, "dommemstat": memory, "dominfo": info,
+    "domstate": say_state, "dumpxml": dump, "dommemstat": memory, "dominfo": info, "domuuid": say_uuid,
+    "domjobabort": abort_job,
     "suspend": suspend, "resume": resume, "domfsfreeze": freeze, "domfsthaw": thaw, "save": save, "restore": restore,
     "save-image-dumpxml": dump_image, "list": listing, "destroy": destroy, "create": create,
     "attach-device": attach, "detach-disk": detach, "domtime": nothing,
