@@ -152,6 +152,7 @@ POFF, COLD, DEAD, MOVED, FAILED, MIXED = (
     "migrate_poff", "mixed-ssh-migrate_cold", "host_failure", "migrate_live", "migrate_live_fail",
     "mixed-ssh-migrate_live",
 )
+KEPT, HANDED = "suspend_resume", "mixed-ssh-poweroff_suspend"
 SNAPPED, LIVE, GROWN, SAVED_AS = "disk_snapshot_poweroff", "disk_snapshot_live", "disk_resize", "disk_saveas"
 THERE = "/var/lib/one/datastores"
 SPOILED_LATER = [
@@ -191,6 +192,15 @@ SPOILED_LATER = [
     (SAVED_AS, "tm/linstor_un/cpds", "snap one-vm-36-disk-0 left", "one-vm-36-disk-0 changed: snapshots"),
     (SAVED_AS, "tm/linstor_un/cpds", "attach one-image-33", "one-image-33 is still attached on"),
     (SAVED_AS, "tm/linstor_un/cpds", "write node1 one-image-33", "one-image-33 has not the right bytes"),
+    (KEPT, "vmm/kvm/save_linstor_un", "echo done", "printed 'done"),
+    (KEPT, "vmm/kvm/save_linstor_un", "attach one-vm-12-checkpoint", "one-vm-12-checkpoint is attached on"),
+    (KEPT, "vmm/kvm/save_linstor_un", "rest DELETE one-vm-12-checkpoint", "one-vm-12-checkpoint does not exist"),
+    (KEPT, "vmm/kvm/save_linstor_un", "attach one-vm-12-checkpoint; write node1 one-vm-12-checkpoint", "is nothing"),
+    (KEPT, "vmm/kvm/restore_linstor_un", "virsh node1 suspend one-12", "is paused on node1"),
+    (KEPT, "vmm/kvm/restore_linstor_un", "virsh node1 destroy one-12", "does not run"),
+    (KEPT, "vmm/kvm/restore_linstor_un", f"ssh node1 rm {THERE}/101/12/disk.0", "disk.0 was link"),
+    (HANDED, "vmm/kvm/save_linstor_un", "ssh node1 'echo less >/run/domains/.argv'", "the stock script got ['less']"),
+    (HANDED, "vmm/kvm/save_linstor_un", "ssh node1 'echo less >/run/domains/.stdin'", "the stock script read b'less"),
     (SAVED_AS, "tm/linstor_un/cpds", "mark one-image-33 Aux/one/VM_ID 36", "carries ['Aux/one/VM_ID'] of the disk"),
 ]
 
