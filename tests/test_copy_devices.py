@@ -97,6 +97,18 @@ def test_a_device_that_does_not_come_is_named(world: World, loops: Disks, monkey
         contents.copy_device(world, device("/dev/nosuch", SIZE), device(target, SIZE))
 
 
+def test_the_device_of_a_deleted_file_is_nobodys_target(
+    world: World, loops: Disks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "_MEASURE", contents._MEASURE.replace("-gt 50", "-gt 1"))
+    source = loops.make("source", SIZE, sparse_bytes("a", SIZE))
+    target = loops.make("target", SIZE)
+    loops.backing("target").unlink()
+    with pytest.raises(Refused, match=f"{target} is not there on here"):
+        contents.copy_device(world, device(source, SIZE), device(target, SIZE))
+    assert not any(read(target))
+
+
 def test_a_device_that_grows_a_moment_later_is_waited_for(loops: Disks, world: World) -> None:
     source = loops.make("source", SIZE, sparse_bytes("a", SIZE))
     target = loops.make("target", SIZE - MIB)

@@ -201,6 +201,18 @@ def test_a_driver_that_dies_takes_its_command_along(
     assert eventually(lambda: not running(place, word, lab))
 
 
+def test_a_command_that_was_ended_is_over_when_all_that_it_started_is(place: Optional[str]) -> None:
+    # As a copy whose last writes are under way: it ends, but not at once.
+    slow, ended = 'trap "" TERM; (sleep 3; mkdir "$1") & trap - TERM; wait', "/var/tmp/ended"
+
+    def work(hosts: SshHosts) -> bool:
+        with pytest.raises(TimedOut):
+            hosts.run(Command(place, ["sh", "-c", slow, "sh", ended]), seconds=1, doing="copy")
+        return hosts.run(Command(place, ["rmdir", ended]), seconds=9, accept=(0, 1), doing="look").code == 0
+
+    assert by_driver(work)
+
+
 def test_an_unreachable_host_is_told_from_a_failing_command(lab: Hosts) -> None:
     def work(hosts: SshHosts) -> None:
         hosts.run(Command("node2", ["true"]), seconds=5, doing="look")

@@ -5,6 +5,7 @@ The other end is a fixed script that takes everything as arguments:
     it says that it started, and waits for a line      so a connection that fails before is known to have run nothing
     it runs the command below `timeout`                so a command ends although nobody waits any more
     it ends the command when its stdin closes          so a driver that was killed leaves nothing running
+    it waits for all that an ended command started     so a volume is not deleted under a copy that still has it open
     it says how the command ended                      so that a code 255 is known to be the command's, not ssh's
 
 A command that reads stdin is not ended by the end of its stdin, it has to end itself.
@@ -43,6 +44,14 @@ else
   wait "$job"
   code=$?
   kill "$watcher"
+  case $code in 124 | 137 | 143)
+    # What it had started may have a device open still, while it ends: `timeout` leads their process group.
+    tries=100
+    while [ "$tries" -gt 0 ] && kill -0 -"$job" 2>/dev/null; do
+      tries=$((tries - 1))
+      sleep 0.1
+    done
+  esac
 fi
 printf '\\nlinstor_un: ended %s\\n' "$code" >&2
 exit "$code"

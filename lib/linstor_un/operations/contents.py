@@ -18,8 +18,15 @@ from ..world import Command, Outcome, World
 from . import streams
 
 # Devices show up a moment after LINSTOR says so (udev), and grow a moment after (DRBD): at most 10 s.
-_MEASURE = """size_of() {
-  if [ -b "$1" ]; then blockdev --getsize64 "$1"; elif [ -f "$1" ]; then stat -L -c %s -- "$1"; else echo 0; fi
+# A volume of a FILE pool that is made while an earlier one of its name is open somewhere gets that one's device
+# from LINSTOR 1.33: the file behind it is deleted, and what is written there is lost.
+_MEASURE = """of_deleted_file() {
+  number=$(printf '%d:%d' $(stat -L -c '0x%t 0x%T' -- "$1"))
+  read -r file 2>/dev/null <"/sys/dev/block/$number/loop/backing_file" && [ "$file" != "${file% (deleted)}" ]
+}
+size_of() {
+  if [ -b "$1" ] && of_deleted_file "$1"; then echo 0
+  elif [ -b "$1" ]; then blockdev --getsize64 "$1"; elif [ -f "$1" ]; then stat -L -c %s -- "$1"; else echo 0; fi
 }
 while [ $# -gt 0 ]; do
   tries=0
@@ -29,7 +36,8 @@ while [ $# -gt 0 ]; do
     sleep 0.2
   done
   size=$(size_of "$1") || exit
-  if [ -b "$1" ]; then echo "block $size"; elif [ -f "$1" ]; then echo "file $size"; else echo "missing 0"; fi
+  if [ -b "$1" ] && of_deleted_file "$1"; then echo "missing 0"
+  elif [ -b "$1" ]; then echo "block $size"; elif [ -f "$1" ]; then echo "file $size"; else echo "missing 0"; fi
   shift 2
 done
 qemu-img --help 2>/dev/null | grep -q -e target-is-zero && echo target-is-zero
