@@ -41,7 +41,7 @@ def restore(world: World, request: RestoreRequest) -> Relayed:
         device = _reach(world, controller, found, request, settings)
         seconds = _LEAST_SECONDS + (found.size or 0 if found else 0) / _SLOWEST_KIB
         seen = libvirt.settled(seconds, device, request.file)
-        answer = Relayed(0, "", "")
+        answer, unusable = Relayed(0, "", ""), False
         if seen.alive:
             _go_on(world, libvirt, seen, request)
         elif seen.file:
@@ -49,10 +49,11 @@ def restore(world: World, request: RestoreRequest) -> Relayed:
             answer = stock.run(world, request.stock)
         elif found is not None and device:
             _restore(world, libvirt, seen, request, found, device, seconds)
+            unusable = True
         else:
             raise _nothing(request, name, found)
         if answer.code == 0 and found is not None:
-            _drop(world, controller, request, settings)
+            _drop(world, controller, request, settings, unusable)
         elif device:
             with suppress(DriverError):
                 attachments.release(world, controller, name, request.directory.host)
@@ -125,10 +126,18 @@ def _boot(request: RestoreRequest) -> str:
     return f"to boot the VM, `virsh create {place.path}/deployment.N` on {place.host}, and resume it again"
 
 
-def _drop(world: World, controller: Controller, request: RestoreRequest, settings: Settings) -> None:
-    """Remove the memory of a VM that has gone on. Whatever keeps it from going: the VM runs, so this is a success."""
+def _drop(
+    world: World, controller: Controller, request: RestoreRequest, settings: Settings, unusable: bool
+) -> None:
+    """Remove the memory of a VM that has gone on. Whatever keeps it from going: the VM runs, so this is a success.
+
+    Arguments: unusable, it can serve nobody any more, so that marks and openers need no look before.
+    """
     name = checkpoint_definition(request.directory.vm_id)
     try:
+        if unusable:
+            with suppress(DriverError):
+                return volumes.delete_when_closed(world, controller, name)
         removal.remove(world, controller, name, _marks(request), settings, unattended=True)
     except (Exception, Terminated) as error:
         world.trail.warn(f"left behind: {name}, which VM {request.directory.vm_id} does not need any more: {error}")
