@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 import pytest
-from lab.controller import satellites
+from lab.controller import drbd_events, satellites
 from lab.controller.__main__ import build
 from lab.controller.faults import Fault
 from lab.controller.server import Controller as Simulator
@@ -532,3 +532,95 @@ def test_each_step_costs_few_requests(current: Stage) -> None:
         step()
         cost[label] = faults.count - before
     assert cost == {**dict.fromkeys(steps, 1), "restore": 2, "clone": 6, "resize": 4, "release": 2}
+
+
+# --- two primaries ------------------------------------------------------------------------------------------------
+
+TWO = "DrbdOptions/Net/allow-two-primaries"
+MIGRATION = "Aux/one/MIGRATION"
+
+
+def pairs(stage: Stage, name: str) -> dict[tuple[str, str], dict[str, str]]:
+    assert stage.simulator
+    found = stage.simulator.cluster.definition(name)
+    assert found
+    return {nodes: props for nodes, props in found.pairs.items() if props}
+
+
+def allows(stage: Stage, name: str, node: str) -> set[str]:
+    """Which nodes DRBD lets write beside this one; only LINSTOR's word can be asked for."""
+    assert stage.simulator
+    found = stage.simulator.cluster.definition(name)
+    assert found
+    return {peer.lower() for peer in found.resources[node.upper()].two_primaries}
+
+
+def opened(stage: Stage, name: str, *nodes: str) -> None:
+    assert stage.simulator
+    for node in nodes:
+        drbd_events.open_device(stage.simulator.cluster, name, node, "rw")
+
+
+def closed(stage: Stage, name: str, *nodes: str) -> None:
+    assert stage.simulator
+    for node in nodes:
+        drbd_events.close_device(stage.simulator.cluster, name, node)
+
+
+def test_two_nodes_may_write_at_once_and_no_third(drbd: Stage) -> None:
+    name = drbd.volume("two")
+    one, other = sorted(drbd.holders(name))
+    third = next(node for node in drbd.nodes if node not in (one, other))
+    drbd.lin.attach(name, third, drbd.settings, ("DRBD", "STORAGE"))
+    for _ in range(2):
+        drbd.lin.allow_two_primaries(name, one, other)
+        assert allows(drbd, name, one) == {other} and allows(drbd, name, other) == {one}
+        assert not allows(drbd, name, third)
+    for _ in range(2):
+        drbd.lin.forbid_two_primaries(name, other, one)
+        assert not pairs(drbd, name) and not allows(drbd, name, one) and not allows(drbd, name, other)
+
+
+def test_a_node_that_has_the_volume_no_more_needs_nothing_taken_back(drbd: Stage) -> None:
+    name = drbd.volume("two")
+    one, third = sorted(drbd.holders(name))[0], drbd.other(name) if len(drbd.nodes) > 3 else "node3"
+    drbd.lin.attach(name, third, drbd.settings, ("DRBD", "STORAGE"))
+    assert drbd.simulator
+    found = drbd.simulator.cluster.definition(name)
+    assert found
+    drbd.lin.allow_two_primaries(name, one, third)
+    found.drop(third)
+    drbd.lin.forbid_two_primaries(name, one, third)
+    drbd.lin.forbid_two_primaries(drbd.name("nosuch"), one, third)
+
+
+def test_taking_back_while_both_write_is_no_success_and_a_mark_that_is_followed_tells_when_it_is(drbd: Stage) -> None:
+    name = drbd.volume("two", marks={MIGRATION: "7/node1/node2/1"})
+    one, other = sorted(drbd.holders(name))
+    drbd.lin.allow_two_primaries(name, one, other)
+    opened(drbd, name, one, other)
+    assert "adjust" in sentence(lambda: drbd.lin.forbid_two_primaries(name, one, other), Failed)
+    # LINSTOR has forgotten it, and says so for nothing when it is asked again; DRBD has not.
+    drbd.lin.forbid_two_primaries(name, one, other)
+    assert not pairs(drbd, name) and allows(drbd, name, one) == {other}
+    sentence(lambda: drbd.lin.mark(name, {MIGRATION: "again"}, followed=True), Failed)
+    drbd.lin.mark(name, {MIGRATION: "once more"})
+    closed(drbd, name, other)
+    drbd.lin.mark(name, {}, [MIGRATION], followed=True)
+    assert not allows(drbd, name, one) and not allows(drbd, name, other)
+
+
+@pytest.mark.parametrize("kind", ["lose_answer", "drop"])
+def test_a_lost_answer_about_two_primaries_is_read_back(drbd: Stage, kind: str) -> None:
+    name = drbd.volume("two", marks={MIGRATION: "7/node1/node2/1"})
+    one, other = sorted(drbd.holders(name))
+    assert drbd.simulator
+    for change, wanted in ((drbd.lin.allow_two_primaries, 1), (drbd.lin.forbid_two_primaries, 0)):
+        drbd.simulator.faults.add(Fault(kind, method="PUT", path="resource-connections"))
+        if kind == "drop":
+            sentence(lambda change=change: change(name, one, other), Refused)  # type: ignore[misc]
+            assert len(pairs(drbd, name)) == 1 - wanted
+        change(name, one, other)
+        assert len(pairs(drbd, name)) == wanted
+    drbd.simulator.faults.add(Fault(kind, method="PUT", path=f"{name}$"))
+    sentence(lambda: drbd.lin.mark(name, {}, [MIGRATION], followed=True), DriverError)

@@ -82,6 +82,12 @@ class TimedOut(Failed):
     """A deadline passed; the other side may still be at work."""
 
 
+class Incomplete(Failed):
+    """Parts of it were done and stay; the sentence names those that were not."""
+
+    exit_code = LEFT_BEHIND
+
+
 class Terminated(BaseException):
     """SIGTERM, SIGINT or SIGHUP arrived.
 

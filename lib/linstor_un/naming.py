@@ -35,6 +35,8 @@ DELETING = "deleting"
 # The definition that a half-made one is a copy of, by way of a snapshot named as the half-made one: who finds that
 # later also finds the snapshot.
 COPY_OF = AUX + "COPY_OF"
+# A live migration, while two hosts may write: VM/SOURCE/TARGET/SECONDS, these since 1970.
+MIGRATION = AUX + "MIGRATION"
 # One run of one action: tells our own half-made object from one of a rival with the same name.
 RUN = AUX + "RUN"
 
@@ -50,6 +52,7 @@ _SNAPSHOT_MARK = re.compile(re.escape(AUX) + r"SNAPSHOT_([0-9]{1,18})/")
 _DEFINITION = r"[A-Za-z_][A-Za-z0-9_-]{1,47}\Z"
 _SOURCE = r"/dev/drbd/by-res/(?P<name>[^/]+)/0\Z"
 _DISK_PATH = r"(?P<base>/.*)/(?P<ds>[0-9]+)/(?P<vm>[0-9]+)/disk\.(?P<disk>[0-9]+)\Z"
+_MIGRATION = r"(?P<vm>[0-9]{1,18})/(?P<source>[^/]+)/(?P<target>[^/]+)/(?P<since>[0-9]{1,18})\Z"
 _VM_DIR = r"(?P<base>/.*)/(?P<ds>[0-9]+)/(?P<vm>[0-9]+)\Z"
 
 
@@ -97,6 +100,25 @@ def marked_snapshot(mark: str) -> Optional[int]:
 def checkpoint_definition(vm_id: int) -> DefinitionName:
     """Return the resource definition of a VM's saved memory."""
     return DefinitionName(f"one-vm-{vm_id}-checkpoint")
+
+
+class Migration(NamedTuple):
+    """A live migration of a VM between two hosts; `since` are seconds since 1970."""
+
+    vm_id: int
+    source: str
+    target: str
+    since: int
+
+    def mark(self) -> str:
+        """Return it as the value of MIGRATION."""
+        return f"{self.vm_id}/{self.source}/{self.target}/{self.since}"
+
+
+def migration(mark: str) -> Optional[Migration]:
+    """Return the migration that a value of MIGRATION tells of, None for one that this driver did not write."""
+    match = re.match(_MIGRATION, mark)
+    return Migration(int(match["vm"]), match["source"], match["target"], int(match["since"])) if match else None
 
 
 def by_res(definition: str) -> str:
@@ -199,3 +221,9 @@ def vm_directory(argument: str) -> VmDirectory:
     if not match:
         raise BadRequest(f"{argument!r} is not a VM directory HOST:/.../DATASTORE/VM")
     return VmDirectory(spot.host, spot.path, int(match["ds"]), int(match["vm"]))
+
+
+def disk_in(directory: VmDirectory, disk_id: int) -> DiskPlace:
+    """Return where a disk is in its VM's directory."""
+    host, path, datastore_id, vm_id = directory
+    return DiskPlace(host, f"{path}/disk.{disk_id}", path, datastore_id, vm_id, disk_id)

@@ -82,6 +82,7 @@ class Disk(NamedTuple):
     filesystem: str
     tm_mad: str
     datastore_id: Optional[int]
+    read_only: bool
 
 
 class History(NamedTuple):
@@ -297,6 +298,7 @@ def _disk(element: etree._Element) -> Disk:
         filesystem=_text(element, "FS"),
         tm_mad=_text(element, "TM_MAD"),
         datastore_id=_natural(element, "DATASTORE_ID"),
+        read_only=_text(element, "READONLY").upper() == "YES",
     )
 
 

@@ -23,6 +23,10 @@ class SystemClock:
         """Return monotonic seconds."""
         return time.monotonic()
 
+    def date(self) -> float:
+        """Return seconds since 1970."""
+        return time.time()
+
     def sleep(self, seconds: float) -> None:
         """Wait."""
         time.sleep(seconds)

@@ -99,8 +99,24 @@ class Controller(Protocol):
         Raises InUse, Exists (it has snapshots, 514), Pending when an offline node keeps LINSTOR from ending it.
         """
 
-    def mark(self, name: str, marks: Mapping[str, str], clear: Sequence[str] = ()) -> None:
-        """Set and remove properties of a definition in one request."""
+    def mark(
+        self, name: str, marks: Mapping[str, str], clear: Sequence[str] = (), *, followed: bool = False
+    ) -> None:
+        """Set and remove properties of a definition in one request.
+
+        Arguments: followed, whether it is for what the nodes do then: at each change of a property LINSTOR lets
+        them bring DRBD to all options. Raises Failed when one could not, although the properties are stored.
+        """
+
+    def allow_two_primaries(self, name: str, one: str, other: str) -> None:
+        """Let two nodes, which both have the volume, write to it at the same time; no third one may."""
+
+    def forbid_two_primaries(self, name: str, one: str, other: str) -> None:
+        """Take that back; done already is success, and a node that has the volume no more.
+
+        At most one of them may have it open: while both do, DRBD goes on allowing what LINSTOR has forgotten.
+        Raises Failed then. What was forgotten before is not told to DRBD again: mark the definition with `followed`.
+        """
 
     def resize(self, definition: Definition, replicas: Sequence[Replica], size: Kib) -> None:
         """Grow volume 0 to size in KiB; the same size is success. Never shrinks; two requests.
@@ -255,6 +271,9 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Return monotonic seconds."""
+
+    def date(self) -> float:
+        """Return seconds since 1970, which other machines and later runs count alike."""
 
     def sleep(self, seconds: float) -> None:
         """Wait."""

@@ -111,7 +111,9 @@ class Definitions(Reads):
         address = path("resource-definitions", name, "volume-definitions")
         self._change(f"add a volume of {size} KiB to {name}", "POST", address, body, look)
 
-    def mark(self, name: str, marks: Mapping[str, str], clear: Sequence[str] = ()) -> None:
+    def mark(
+        self, name: str, marks: Mapping[str, str], clear: Sequence[str] = (), *, followed: bool = False
+    ) -> None:
         """See `world.Controller.mark`. LINSTOR deletes after it sets, so a key must not be in both."""
 
         def look() -> Seen:
@@ -122,7 +124,9 @@ class Definitions(Reads):
             return Seen.DONE if there and not set(clear) & set(found.props) else Seen.NOTHING
 
         body = {"override_props": dict(marks), "delete_props": [key for key in clear if key not in marks]}
-        self._change(f"mark {name}", "PUT", path("resource-definitions", name), body, look, proof=True)
+        found = self._change(f"mark {name}", "PUT", path("resource-definitions", name), body, look, proof=not followed)
+        if followed and found is None:
+            raise Failed(f"cannot mark {name}: its answer was lost, so it is not known whether all nodes followed")
 
     def delete(self, name: str) -> None:
         """See `world.Controller.delete`.

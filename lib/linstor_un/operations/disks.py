@@ -32,7 +32,7 @@ from ..request.disks import (
 from ..settings import require_placement
 from ..units import Kib, Mib, kib_from_mib
 from ..world import Command, Controller, World
-from . import attachments, copies, host_files, removal, vm_disks, volumes
+from . import attachments, copies, host_files, removal, two_primaries, vm_disks, volumes
 from .volumes import Volume, Wanted
 
 _CONTEXT_SECONDS = 600.0
@@ -131,6 +131,7 @@ def ln(world: World, request: LnRequest) -> str:
     placement.require_together(volume.name, volume.replicas)
     if not placement.holding(volume.replicas):
         raise Refused(f"{request.source} has no replica on an online node, so disk {disk.id} cannot use it")
+    two_primaries.end_lost(world, controller, source, {target.host})
     _attach_and_link(world, controller, volume, target, vm_disks.shared(disk))
     if not vm_disks.shared(disk):
         marks = vm_disks.marks(target)
@@ -143,8 +144,7 @@ def mvds(world: World, request: MvdsRequest) -> str:
     """Let go of a persistent image: unlink it, give the host's attachment back, take the VM's marks off."""
     settings = world.settings(world.cloud.datastore(request.datastore_id))
     controller = world.connect(settings)
-    _let_go(world, controller, request.source, request.disk)
-    _unmark(controller, request.source)
+    _take_back(world, controller, request.source, request.disk)
     return ""
 
 
@@ -188,10 +188,23 @@ def _delete_linked(world: World, place: DiskPlace, disk: Disk, datastore_id: int
     settings = world.settings(world.cloud.datastore(datastore_id))
     controller = world.connect(settings)
     name = definition_of_source(disk.source)
-    _let_go(world, controller, name, place)
-    if not vm_disks.shared(disk):
-        _unmark(controller, name)
+    if vm_disks.shared(disk):
+        _let_go(world, controller, name, place)
+    else:
+        _take_back(world, controller, name, place)
     return ""
+
+
+def _take_back(world: World, controller: Controller, name: str, place: DiskPlace) -> None:
+    """Take a persistent image from its VM, with all marks of it; an image that is gone has none."""
+    found = controller.definitions([name]).get(name)
+    if found is not None:
+        two_primaries.end_lost(world, controller, found, {place.host})
+    _let_go(world, controller, name, place)
+    marks = [key for key in (VM_ID, DISK_ID, DS_ID) if found is not None and key in found.props]
+    if marks:
+        with suppress(NotFound):
+            controller.mark(name, {}, clear=marks)
 
 
 def _let_go(world: World, controller: Controller, name: str, place: DiskPlace) -> None:
@@ -207,12 +220,6 @@ def _let_go(world: World, controller: Controller, name: str, place: DiskPlace) -
         others = host_files.unlink(world, place.host, place.path, by_res(name))
         if host is not None and lock.alone() and not others:
             attachments.release(world, controller, name, host)
-
-
-def _unmark(controller: Controller, name: str) -> None:
-    """Take a VM's marks off a persistent image; an image that is gone has none."""
-    with suppress(NotFound):
-        controller.mark(name, {}, clear=[VM_ID, DISK_ID, DS_ID])
 
 
 def context(world: World, request: ContextRequest) -> str:

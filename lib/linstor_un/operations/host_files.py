@@ -5,6 +5,9 @@ Every script is fixed text; names and paths reach it as arguments only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from ..world import Command, World
 
 # A host that answers at all does these in milliseconds; the rest is a loaded machine.
@@ -16,6 +19,32 @@ mkdir -p -- "$1"
 rm -f -- "$1/../.monitor"
 ln -s -- "$2" "$3.new.$$"
 mv -T -f -- "$3.new.$$" "$3"
+"""
+
+_LINK_ALL = """set -e
+mkdir -p -- "$1"
+rm -f -- "$1/../.monitor"
+shift
+while [ $# -gt 0 ]; do
+  ln -s -- "$1" "$2.new.$$"
+  mv -T -f -- "$2.new.$$" "$2"
+  shift 2
+done
+"""
+_MISSING = """while [ $# -gt 0 ]; do
+  [ "$(readlink -- "$2")" = "$1" ] || echo "$2"
+  shift 2
+done
+exit 0
+"""
+_UNLINK_ALL = """directory=$1
+shift
+while [ $# -gt 0 ]; do
+  [ "$(readlink -- "$2")" != "$1" ] || rm -f -- "$2" || exit
+  shift 2
+done
+rmdir -- "$directory" 2>/dev/null
+exit 0
 """
 
 # Every VM that has a disk on this host has a link to its device in its directory: $1/DATASTORE/VM/disk.N.
@@ -71,6 +100,32 @@ def link(world: World, host: str, directory: str, device: str, path: str) -> Non
     probe it on the host instead of asking the driver.
     """
     _script(world, host, _LINK, directory, device, path, doing=f"link {path} to {device}")
+
+
+class Link(NamedTuple):
+    """A link to a device, by its path."""
+
+    device: str
+    path: str
+
+
+def missing(world: World, host: str, links: Sequence[Link]) -> list[Link]:
+    """Return those of the links that are not there, or lead elsewhere."""
+    words = [word for link in links for word in link]
+    found = _script(world, host, _MISSING, *words, doing="look at a VM's links").splitlines() if links else []
+    return [link for link in links if link.path in found]
+
+
+def link_all(world: World, host: str, directory: str, links: Sequence[Link]) -> None:
+    """Make links in a VM's directory, which is made too; those that are there are replaced, each in one step."""
+    words = [word for link in links for word in link]
+    _script(world, host, _LINK_ALL, directory, *words, doing=f"make links in {directory}")
+
+
+def unlink_all(world: World, host: str, directory: str, links: Sequence[Link]) -> None:
+    """Remove links that lead to these devices, and the directory if nothing else is in it; absent is success."""
+    words = [word for link in links for word in link]
+    _script(world, host, _UNLINK_ALL, directory, *words, doing=f"remove links in {directory}")
 
 
 def unlink(world: World, host: str, path: str, device: str = "", kind: str = "any") -> bool:

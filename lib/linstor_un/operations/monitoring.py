@@ -11,6 +11,7 @@ from ..inventory import Capacity, Definition
 from ..request.datastore import MonitorRequest
 from ..units import Mib, mib_from_kib
 from ..world import Controller, SnapshotUsage, VmUsage, World
+from . import two_primaries
 
 _SNAPSHOT_SIZE = re.compile(re.escape(naming.AUX) + r"SNAPSHOT_([0-9]{1,9})/DISK_SIZE\Z")
 _TOLD = 5
@@ -21,11 +22,14 @@ def datastore(world: World, request: MonitorRequest) -> str:
     """Return USED_MB, TOTAL_MB and FREE_MB, as oned's template syntax has them.
 
     They tell what images can be asked for: with two replicas, half of the pools; without nodes that are
-    offline. One or two requests, none of which makes LINSTOR wait for satellites.
+    offline. Two or three requests, none of which makes LINSTOR wait for satellites: one is for lost live migrations.
     Raises Failed when no volume could be placed at all: oned then keeps the numbers that it has, and its
     log says why. Zeroes would say that the datastore is full of data.
     """
-    return _capacity(world, request, _controller(world, request))
+    controller = _controller(world, request)
+    answer = _capacity(world, request, controller)
+    _end_lost_migrations(world, controller)
+    return answer
 
 
 def system_datastore(world: World, request: MonitorRequest) -> str:
@@ -36,6 +40,7 @@ def system_datastore(world: World, request: MonitorRequest) -> str:
     """
     controller = _controller(world, request)
     answer = _capacity(world, request, controller)
+    _end_lost_migrations(world, controller)
     if request.vm_disks:
         try:
             marked = controller.marked({naming.DS_ID: str(request.datastore.id), naming.VM_ID: ""})
@@ -44,6 +49,14 @@ def system_datastore(world: World, request: MonitorRequest) -> str:
         except DriverError as error:
             world.trail.warn(f"the usage of the VMs' disks is not reported: {error}")
     return answer
+
+
+def _end_lost_migrations(world: World, controller: Controller) -> None:
+    """A killed migration of a VM that nothing happens to afterwards is found by nobody else."""
+    try:
+        two_primaries.expire(world, controller)
+    except DriverError as error:
+        world.trail.warn(f"lost live migrations are not looked for: {error}")
 
 
 def _controller(world: World, request: MonitorRequest) -> Controller:

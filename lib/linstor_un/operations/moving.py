@@ -19,7 +19,7 @@ from ..request.disks import MvRequest
 from ..retry import until
 from ..settings import Settings
 from ..world import Controller, World
-from . import attachments, host_files, vm_directories, vm_disks, volumes
+from . import attachments, host_files, two_primaries, vm_directories, vm_disks, volumes
 from .volumes import Volume
 
 # UNKNOWN, PROLOG_MIGRATE_UNKNOWN and its failure: oned has given the source up, and its fencing hook has ended it.
@@ -83,6 +83,8 @@ def mv(world: World, request: MvRequest) -> str:
         volume = volumes.existing(found, controller, settings)
         subject = Subject(disk, request.source_disk, request.target_disk, ends, found, volume)
         _require_movable(world, controller, subject, vm)
+        hosts = {request.source.host, request.target.host}
+        two_primaries.end_lost(world, controller, found, hosts, {request.source.host} if ends.lost else ())
         _move_disk(world, controller, subject)
     return ""
 

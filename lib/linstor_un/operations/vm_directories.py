@@ -42,15 +42,17 @@ _SEE_TOKEN = '[ -e "$1/.linstor_un.token.$2" ] && echo same; exit 0'
 _DROP_TOKEN = 'rm -f -- "$1/.linstor_un.token.$2"'
 _IS_THERE = '[ ! -e "$1" ] || echo there'
 
-# The digest goes before the archive, so that both come from the same moment. Holes stay holes.
+# The digest goes before the archive, so that both come from the same moment; of a running VM, whose files may change
+# meanwhile, there is none, and tar may say so (1). Holes stay holes.
 _SEND = (
     """set -euo pipefail
 """
     + _DIGEST
     + """cd -- "$1"
-sum=$(digest)
+sum=live
+[ "$2" = live ] || sum=$(digest)
 printf '%s\n' "$sum"
-exec tar --sparse --format=posix --xattrs --acls --numeric-owner --exclude='./.linstor_un.*' -cf - .
+tar --sparse --format=posix --xattrs --acls --numeric-owner --exclude='./.linstor_un.*' -cf - . || [ "$2$?" = live1 ]
 """
 )
 
@@ -67,7 +69,7 @@ mkdir -- .linstor_un.new
 cd -- .linstor_un.new
 read -r sent
 tar --xattrs --acls --numeric-owner -xpf -
-[ "$(digest)" = "$sent" ] || { echo "what arrived is not what was sent" >&2; exit 1; }
+[ "$sent" = live ] || [ "$(digest)" = "$sent" ] || { echo "what arrived is not what was sent" >&2; exit 1; }
 """
 )
 _DROP = """rm -rf --one-file-system -- "$1/.linstor_un.new"
@@ -86,7 +88,7 @@ _SETTLE = (
 cd -- "$1"
 new=.linstor_un.new
 for path in *; do
-  [ "$path" = "$new" ] || [ -e "$new/$path" ] || [ -L "$new/$path" ] || is_disk_link "$path" ||
+  [ "$2" = live ] || [ "$path" = "$new" ] || [ -e "$new/$path" ] || [ -L "$new/$path" ] || is_disk_link "$path" ||
     rm -rf --one-file-system -- "./$path"
 done
 for path in "$new"/*; do
@@ -151,19 +153,42 @@ def move(world: World, source: VmDirectory, target: VmDirectory) -> bool:
     if found.size is None:
         return True
     doing = f"move {source.path} of {source.host} to {target.path} of {target.host}"
-    reading, writing = ["bash", "-c", _SEND, "bash", source.path], ["bash", "-c", _RECEIVE, "bash", target.path]
-    with world.undo.by(f"{target.path}/.linstor_un.new on {target.host}", _run, world, target, _DROP, doing):
-        seconds = copying.seconds_for(found.size)
-        streams.carry(world, source.host, reading, target.host, writing, seconds, doing)
+    _bring(world, source, target, found.size, "whole", doing)
     with world.undo.by(f"what came to {target.path} on {target.host}", _take_back, world, source, target):
-        _run(world, target, _SETTLE, doing)
+        _run(world, target, _SETTLE, doing, "whole")
     _remove(world, source)
     return True
 
 
+def copy(world: World, source: VmDirectory, target: VmDirectory) -> None:
+    """Give another host a running VM's files, beside what is there; the very same directory is left as it is."""
+    found = look(world, source, target)
+    if found.shared or found.size is None:
+        return
+    doing = f"copy {source.path} of {source.host} to {target.path} of {target.host}"
+    _bring(world, source, target, found.size, "live", doing)
+    with world.undo.by(f"what came to {target.path} on {target.host}", drop, world, target, source):
+        _run(world, target, _SETTLE, doing, "live")
+    _run(world, source, _DROP_TOKEN, doing, world.run)
+
+
+def drop(world: World, directory: VmDirectory, other: VmDirectory) -> None:
+    """Remove a VM's directory unless the other, which is kept, is the very same; absent is success."""
+    found = look(world, directory, other)
+    if not found.shared and found.size is not None:
+        _remove(world, directory)
+
+
+def _bring(world: World, source: VmDirectory, target: VmDirectory, size: Bytes, how: str, doing: str) -> None:
+    """Unpack a directory aside of another. Arguments: size, in bytes; how, "live" for one whose files may change."""
+    reading, writing = ["bash", "-c", _SEND, "bash", source.path, how], ["bash", "-c", _RECEIVE, "bash", target.path]
+    with world.undo.by(f"{target.path}/.linstor_un.new on {target.host}", _run, world, target, _DROP, doing):
+        streams.carry(world, source.host, reading, target.host, writing, copying.seconds_for(size), doing)
+
+
 def _remove(world: World, source: VmDirectory) -> None:
     try:
-        _run(world, source, _REMOVE, f"remove {source.path}, which was moved")
+        _run(world, source, _REMOVE, f"remove {source.path}")
     except Failed:
         if _run(world, source, _IS_THERE, f"look at {source.path}") == "there":
             raise

@@ -40,6 +40,11 @@ def shared(disk: Disk) -> bool:
     return disk.clone is False and (disk.kind == CDROM or not disk.persistent)
 
 
+def written(disk: Disk) -> bool:
+    """Return whether QEMU opens a disk for writing: readers may be on many hosts, as long as nobody writes."""
+    return disk.kind != CDROM and not disk.read_only
+
+
 def definition_of(disk: Disk, place: DiskPlace) -> DefinitionName:
     """Return the definition behind a disk: the image itself where the VM has it linked, else the VM's own.
 
