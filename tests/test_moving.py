@@ -1,4 +1,4 @@
-"""A VM's disks and its directory on their way between hosts and system datastores, by the scripts as oned calls them."""
+"""A VM's disks and its directory on their way between hosts and system datastores, as oned calls the scripts."""
 
 from __future__ import annotations
 
@@ -276,11 +276,68 @@ def test_a_dead_host_is_not_contacted_and_linstor_does_not_wait_for_it(site: Sit
             quiet(mv(site, "node3", "node1", disk=disk))
             assert time.monotonic() - begin < 8
         assert site.link("node1", 7, 0) == by_res(DISK) and site.read(DISK, 12) == b"of the guest"
-        assert all(entry["method"] == "GET" for entry in site.controller.faults.log)
+        assert not [entry for entry in site.controller.faults.log if entry["method"] not in ("GET", "PUT")]
     finally:
         with site.cluster.lock:
             drbd_events.join(site.cluster, "node3")
         site.hosts.start("node3")
+
+
+def lose(site: Site, host: str) -> None:
+    """Let a host die, move VM 7's disk away from it, and let the host come back."""
+    site.hosts.kill(host)
+    with site.cluster.lock:
+        drbd_events.kill(site.cluster, host)
+    try:
+        quiet(mv(site, host, "node1"))
+    finally:
+        with site.cluster.lock:
+            drbd_events.join(site.cluster, host)
+        site.hosts.start(host)
+
+
+def test_what_a_disk_left_on_a_host_that_died_goes_when_the_host_is_back_and_the_disk_moves_on(site: Site) -> None:
+    volatile(site, "node3")
+    vm(site, VOLATILE, state=HOST_DEAD, hosts=("node3", "node1"))
+    lose(site, "node3")
+    assert site.link("node3", 7, 0) and site.attached(DISK) == ["node3"]
+    vm(site, VOLATILE, hosts=("node1", "node2"))
+    quiet(mv(site, "node1", "node2"))
+    assert not site.link("node3", 7, 0) and not site.attached(DISK)
+    assert "LOST_HOSTS" not in marks(site, DISK) and site.link("node2", 7, 0) == by_res(DISK)
+
+
+def test_what_a_disk_left_on_a_host_that_died_goes_with_the_disk(site: Site) -> None:
+    volatile(site, "node3")
+    vm(site, VOLATILE, state=HOST_DEAD, hosts=("node3", "node1"))
+    lose(site, "node3")
+    vm(site, VOLATILE, state=11, hosts=("node3", "node1"))
+    quiet(site.oned.tm("delete", site.disk_word("node1", 7, 0), 7, 101))
+    assert not site.definition(DISK) and not site.link("node3", 7, 0)
+
+
+def test_an_image_is_let_go_of_on_a_host_that_died_with_its_vm(site: Site) -> None:
+    datablock(site)
+    linked(site, PERSISTENT)
+    vm(site, PERSISTENT, state=HOST_DEAD, hosts=("node3", "node1"))
+    lose(site, "node3")
+    vm(site, PERSISTENT, state=11, hosts=("node3", "node1"))
+    quiet(site.oned.tm("mvds", site.disk_word("node1", 7, 0), by_res(IMAGE), 7, 100))
+    assert not site.attached(IMAGE) and not site.link("node3", 7, 0)
+    assert set(marks(site, IMAGE)) == {"IMAGE_ID"}
+
+
+def test_a_host_that_is_still_away_stays_marked(site: Site) -> None:
+    volatile(site, "node3")
+    vm(site, VOLATILE, state=HOST_DEAD, hosts=("node3", "node1"))
+    lose(site, "node3")
+    with site.cluster.lock:
+        satellites.go_offline(site.cluster, "node3")
+    vm(site, VOLATILE, hosts=("node1", "node2"))
+    quiet(mv(site, "node1", "node2"))
+    assert marks(site, DISK)["LOST_HOSTS"] == "node3:101/7/0"
+    with site.cluster.lock:
+        satellites.come_back(site.cluster, "node3")
 
 
 def test_a_host_that_was_given_up_but_still_has_the_disk_open_keeps_it(site: Site) -> None:

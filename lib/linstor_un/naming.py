@@ -37,6 +37,8 @@ DELETING = "deleting"
 COPY_OF = AUX + "COPY_OF"
 # A live migration, while two hosts may write: VM/SOURCE/TARGET/SECONDS, these since 1970.
 MIGRATION = AUX + "MIGRATION"
+# Where the disk was on hosts that died: HOST:DATASTORE/VM/DISK, with blanks between.
+LOST_HOSTS = AUX + "LOST_HOSTS"
 # One run of one action: tells our own half-made object from one of a rival with the same name.
 RUN = AUX + "RUN"
 
@@ -53,6 +55,7 @@ _DEFINITION = r"[A-Za-z_][A-Za-z0-9_-]{1,47}\Z"
 _SOURCE = r"/dev/drbd/by-res/(?P<name>[^/]+)/0\Z"
 _DISK_PATH = r"(?P<base>/.*)/(?P<ds>[0-9]+)/(?P<vm>[0-9]+)/disk\.(?P<disk>[0-9]+)\Z"
 _MIGRATION = r"(?P<vm>[0-9]{1,18})/(?P<source>[^/]+)/(?P<target>[^/]+)/(?P<since>[0-9]{1,18})\Z"
+_LOST = r"(?P<host>[A-Za-z0-9_.-]+):(?P<ds>[0-9]{1,18})/(?P<vm>[0-9]{1,18})/(?P<disk>[0-9]{1,18})\Z"
 _VM_DIR = r"(?P<base>/.*)/(?P<ds>[0-9]+)/(?P<vm>[0-9]+)\Z"
 
 
@@ -227,3 +230,21 @@ def disk_in(directory: VmDirectory, disk_id: int) -> DiskPlace:
     """Return where a disk is in its VM's directory."""
     host, path, datastore_id, vm_id = directory
     return DiskPlace(host, f"{path}/disk.{disk_id}", path, datastore_id, vm_id, disk_id)
+
+
+def lost_place(place: DiskPlace) -> str:
+    """Return one word of LOST_HOSTS."""
+    return f"{place.host}:{place.datastore_id}/{place.vm_id}/{place.disk_id}"
+
+
+def lost_places(mark: str, root: str) -> list[DiskPlace]:
+    """Return the places that a value of LOST_HOSTS tells of, without words that this driver did not write.
+
+    Arguments: root, the directory of all system datastores on hosts.
+    """
+    found = [match for match in (re.match(_LOST, word) for word in mark.split()) if match]
+    directories = [
+        VmDirectory(match["host"], f"{root}/{match['ds']}/{match['vm']}", int(match["ds"]), int(match["vm"]))
+        for match in found
+    ]
+    return [disk_in(directory, int(match["disk"])) for directory, match in zip(directories, found)]

@@ -32,7 +32,7 @@ from ..request.disks import (
 from ..settings import require_placement
 from ..units import Kib, Mib, kib_from_mib
 from ..world import Command, Controller, World
-from . import attachments, copies, host_files, removal, two_primaries, vm_disks, volumes
+from . import attachments, copies, host_files, lost_hosts, removal, two_primaries, vm_disks, volumes
 from .volumes import Volume, Wanted
 
 _CONTEXT_SECONDS = 600.0
@@ -165,11 +165,13 @@ def delete(world: World, request: DeleteRequest) -> str:
     with world.locks.hold(name):
         settings = vm_disks.settings_of(world, place, request.datastore_id)
         controller = world.connect(settings)
-        removal.remove(world, controller, name, vm_disks.marks(place), settings, unattended=True)
+        removed = removal.remove(world, controller, name, vm_disks.marks(place), settings, unattended=True)
         if settings.clone_mode == "snapshot" and disk is not None and disk.source:
             # A ZFS clone kept its origin on the image until now.
             controller.delete_snapshot(definition_of_source(disk.source), name)
         host_files.unlink(world, place.host, place.path)
+        if removed is not None:
+            lost_hosts.unlink(world, removed, place)
     return ""
 
 
@@ -201,6 +203,8 @@ def _take_back(world: World, controller: Controller, name: str, place: DiskPlace
     if found is not None:
         two_primaries.end_lost(world, controller, found, {place.host})
     _let_go(world, controller, name, place)
+    if found is not None:
+        lost_hosts.clear(world, controller, found, place)
     marks = [key for key in (VM_ID, DISK_ID, DS_ID) if found is not None and key in found.props]
     if marks:
         with suppress(NotFound):

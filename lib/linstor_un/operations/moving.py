@@ -19,7 +19,7 @@ from ..request.disks import MvRequest
 from ..retry import until
 from ..settings import Settings
 from ..world import Controller, World
-from . import attachments, host_files, two_primaries, vm_directories, vm_disks, volumes
+from . import attachments, host_files, lost_hosts, two_primaries, vm_directories, vm_disks, volumes
 from .volumes import Volume
 
 # UNKNOWN, PROLOG_MIGRATE_UNKNOWN and its failure: oned has given the source up, and its fencing hook has ended it.
@@ -86,6 +86,8 @@ def mv(world: World, request: MvRequest) -> str:
         hosts = {request.source.host, request.target.host}
         two_primaries.end_lost(world, controller, found, hosts, {request.source.host} if ends.lost else ())
         _move_disk(world, controller, subject)
+        if not ends.lost:
+            lost_hosts.clear(world, controller, found, request.target_disk)
     return ""
 
 
@@ -174,6 +176,8 @@ def _move_disk(world: World, controller: Controller, subject: Subject) -> None:
 def _mark(world: World, controller: Controller, subject: Subject) -> None:
     """Let the marks name the system datastore that the disk is in from now on; a shared image carries none."""
     name, found, wanted = subject.volume.name, subject.definition.props, vm_disks.marks(subject.target)
+    if subject.ends.lost:
+        wanted.update(lost_hosts.marks(subject.definition, subject.source))
     if vm_disks.shared(subject.disk) or wanted.items() <= found.items():
         return
     before = {key: found[key] for key in wanted if key in found}

@@ -29,8 +29,8 @@ def remove(
     settings: Settings,
     *,
     unattended: bool = False,
-) -> None:
-    """Delete a definition with its replicas and all its snapshots; absent is success.
+) -> Optional[Definition]:
+    """Delete a definition with its replicas and all its snapshots; absent is success. Returns what it was.
 
     Arguments: unattended, LINSTOR may end it later, when a machine that is off is back: nobody repeats this call,
     and nobody wants the content. Raises Exists when its marks say it is somebody else's, InUse when it is open or
@@ -38,7 +38,7 @@ def remove(
     """
     found = controller.definitions([name]).get(name)
     if found is None:
-        return
+        return None
     other = "" if placement.half_made(found) else placement.contradiction(found, marks)
     if other:
         raise Exists(f"{name} is marked {other}, so it belongs to something else and is left alone")
@@ -50,6 +50,7 @@ def remove(
             with suppress(DriverError):
                 controller.mark(name, {STATE: DELETING})
         raise
+    return found
 
 
 def _remove(world: World, controller: Controller, found: Definition, settings: Settings, unattended: bool) -> None:

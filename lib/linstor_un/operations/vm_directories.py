@@ -140,6 +140,14 @@ def look(world: World, source: VmDirectory, target: VmDirectory) -> Found:
     return Found(Bytes(int(said)), shared)
 
 
+def same(world: World, one: VmDirectory, other: VmDirectory) -> bool:
+    """Return whether two directories are the very same, as on hosts that share a file system."""
+    found = look(world, one, other)
+    if found.size is not None:
+        _run(world, one, _DROP_TOKEN, f"look at {one.path}", world.run)
+    return found.shared
+
+
 def move(world: World, source: VmDirectory, target: VmDirectory) -> bool:
     """Bring a VM's directory to another place with everything in it; returns whether the source has it no more.
 
