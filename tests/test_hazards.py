@@ -274,6 +274,7 @@ def test_a_snapshot_that_failed_half_way_is_deleted_again(drbd: Stage) -> None:
     naive(cluster_of(drbd), "POST", f"resource-definitions/{name}/snapshots", {"name": "snap"})
     assert "TimeoutException" in sentence(lambda: drbd.lin.snapshot(name, "snap"), Failed)
     assert not drbd.lin.snapshots(name)
+    assert any(f"end that with `drbdadm resume-io {name}`" in line for line in drbd.trail.warned())
 
 
 # --- attachments ------------------------------------------------------------------------------------------------

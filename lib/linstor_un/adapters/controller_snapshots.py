@@ -27,7 +27,8 @@ class Snapshots(Connections):
         """See `world.Controller.snapshot`.
 
         Nodes are never named: LINSTOR reports success for a named node that is offline, without a snapshot there.
-        A snapshot that failed is deleted again.
+        A snapshot that failed is deleted again. LINSTOR gives up after two minutes, and a node on which it then did not
+        resume I/O shows nowhere but in DRBD: a warning says how to look.
         """
         doing = f"take snapshot {snapshot} of {name}"
 
@@ -45,6 +46,10 @@ class Snapshots(Connections):
             raise Failed(f"cannot {doing}: LINSTOR does not call it successful")
         except Failed:
             self._clean_up(f"failed snapshot {snapshot} of {name}", lambda: self.delete_snapshot(name, snapshot))
+            self._trail.warn(
+                f"a node may have been left with the I/O of {name} suspended: look at `drbdadm status {name}` on its "
+                f"nodes, and end that with `drbdadm resume-io {name}`"
+            )
             raise
 
     def _snapshot(self, name: str, snapshot: str) -> Any:
