@@ -48,7 +48,7 @@ BUDGETS = {
     "monitor": Budget(1, 0, 0, goal=(1, 0)),
     "clone copy": Budget(6, 3, 2, goal=(5, 1), reason=f"{_PLACED}; {_TWO_HOSTS}"),
     "clone copy, source in use": Budget(6, 3, 2, goal=(5, 1), reason=f"{_PLACED}; {_TWO_HOSTS}"),
-    "clone snapshot": Budget(13, 1, 1, goal=(7, 1), reason=f"{_RESTORED}; {_TOGETHER}"),
+    "clone snapshot": Budget(12, 1, 1, goal=(7, 1), reason=_RESTORED),
     "clone clone": Budget(12, 1, 1, goal=(4, 1), reason=_CLONABLE),
     "ln": Budget(4, 1, 1, goal=(2, 1), reason=_MARKED),
     "mkimage": Budget(4, 3, 2, goal=(4, 1), reason=_TWO_HOSTS),

@@ -146,10 +146,7 @@ class Snapshots(Connections):
             raise NotFound(f"cannot {doing}: {name} {'is being deleted' if source else 'does not exist'}")
         if target in known:
             raise Exists(f"cannot {doing}: the name {target} is taken")
-        replicas = self.replicas(name)
-        # LINSTOR calls them up to date when each is so on its own.
-        placement.require_together(name, replicas)
-        holders = [item for item in replicas if item.diskful]
+        holders = [item for item in self.replicas(name) if item.diskful]
         if not holders or not all(item.usable for item in holders):
             raise Refused(f"cannot {doing}: not all replicas of {name} are online")
         placement.require_together(name, holders)

@@ -97,8 +97,6 @@ def _from_snapshot(world: World, controller: Controller, source: Definition, wan
     Restoring brings the source's marks; they are set right by the request that calls the volume complete.
     """
     _require_intact(volumes.existing(source, controller, wanted.settings))
-    # Each replica would be restored from its own data, and the disk would have both.
-    placement.require_together(source.name, controller.replicas(source.name))
     marks = volumes.birth_marks(world, controller, wanted)
     with world.undo.by(wanted.name, volumes.discard, world, controller, wanted.name):
         controller.define(wanted.name, wanted.settings, marks)
