@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from guest_support import run
 from lab.controller.faults import Fault
 from lab.controller.features import Version
+from lab.guests import Domain, Guests
 from lab.oned import documents as D
 from lab.site import Site
 from linstor_un.naming import by_res
-from site_support import done, failed, leave_half_made, marks, opened
+from site_support import done, failed, leave_half_made, marks, meanwhile, opened
 from snapshot_support import (
     CLONED,
     DISK,
@@ -171,6 +173,21 @@ def test_a_refused_snapshot_leaves_no_mark(site: Site) -> None:
     site.controller.faults.add(Fault("refuse", method="POST", path="/snapshots", entries=[refusal]))
     assert "not all UpToDate" in failed(order(site, 0))
     assert not snapshot_marks(site, DISK) and not names(site, DISK)
+
+
+def test_t24_a_running_vms_snapshot_is_of_a_moment_when_its_guest_cannot_write(site: Site, guests: Guests) -> None:
+    make_vm(site)
+    run(guests, "node3", Domain("one-7", 7))
+    seen: list[str] = []
+    meanwhile(site, "POST", f"/{DISK}/snapshots$", lambda: seen.append(guests.reason("node3", "one-7")))
+    done(order(site, 0, live=True))
+    assert seen == ["paused (user)"] and guests.reason("node3", "one-7") == "running (unpaused)"
+    assert names(site, DISK) == ["snapshot-0"]
+
+    guests.stop("node3")
+    assert "cannot keep the guest one-7 quiet on node3" in failed(order(site, 1, live=True))
+    assert names(site, DISK) == ["snapshot-0"]
+    assert {mark.split("/")[0] for mark in snapshot_marks(site, DISK)} == {"0"}
 
 
 # --- deleting -----------------------------------------------------------------------------------------------------
