@@ -26,7 +26,9 @@ def make_vm(site: Site, disk: D.DiskDocument = CLONED, host: str = HOST) -> str:
     return DISK if disk.clone else IMAGE
 
 
-def know(site: Site, disk: D.DiskDocument = CLONED, *ordered: D.Snapshot, host: str = HOST, lcm_state: int = 51) -> None:
+def know(
+    site: Site, disk: D.DiskDocument = CLONED, *ordered: D.Snapshot, host: str = HOST, lcm_state: int = 51
+) -> None:
     """Let oned know VM 7 with these snapshots."""
     site.documents.put(D.vm(VM, [disk], hosts=[host], lcm_state=lcm_state, snapshots=ordered))
 

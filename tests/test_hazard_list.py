@@ -15,11 +15,8 @@ ADAPTERS = ROOT / "lib" / "linstor_un" / "adapters"
 SERIES = {"U": 15, "D": 16, "T": 29, "V": 9, "S": 13, "R": 12, "P": 18}
 # Traps of actions that the driver does not have yet.
 AWAITED = {
-    "D10", "D11", "D12",
-    "P1", "P4", "P14",
     "R2",
-    "S3", "S5", "S7",
-    "T1", "T2", "T9", "T11", "T23",
+    "T1", "T2", "T9", "T11",
 }  # fmt: skip
 
 _NUMBER = re.compile(r"([A-Z][0-9]+)([a-z]?)\Z")

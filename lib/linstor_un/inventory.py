@@ -46,7 +46,7 @@ class Replica(NamedTuple):
     openers. `in_use` is DRBD's word about read-write openers; it is None for stacks without DRBD, and
     read-only openers never show. `apart` is whether DRBD keeps it from another replica because both were
     written to while they did not see each other (StandAlone). `sees` is whether DRBD has a connection to each of the
-    other nodes that it tells about.
+    other nodes that it tells about. `uuid` tells it from a later one on that node.
     """
 
     node: str
@@ -58,6 +58,7 @@ class Replica(NamedTuple):
     in_use: Optional[bool]
     apart: bool = False
     sees: Mapping[str, bool] = MappingProxyType({})
+    uuid: str = ""
 
     @property
     def diskful(self) -> bool:

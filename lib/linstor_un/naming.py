@@ -74,6 +74,12 @@ def disk_snapshot(snapshot_id: int) -> str:
     return f"snapshot-{snapshot_id}"
 
 
+# The snapshot that an image was flattened to last, until it has snapshots again.
+FLATTENED = AUX + "FLATTENED"
+# What a volume held before a copy of an older state was written over it.
+BEFORE_REVERT = "before-revert"
+
+
 def snapshot_number(name: str) -> Optional[int]:
     """Return the number of a snapshot that oned knows, None for anybody else's."""
     match = _SNAPSHOT.match(name)

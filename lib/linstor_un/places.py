@@ -40,6 +40,15 @@ def scripts_on_hosts(var: str) -> str:
     return found[1].strip() if found else "/var/tmp/one"
 
 
+def release(remotes_directory: str) -> tuple[int, ...]:
+    """Return which OpenNebula is installed, such as (6, 8, 3), as its remotes say; () when they do not."""
+    try:
+        with open(f"{remotes_directory}/VERSION", encoding="ascii", errors="replace") as file:
+            return tuple(map(int, re.findall(r"[0-9]+", file.read())[:3]))
+    except OSError:
+        return ()
+
+
 def own_names(environ: Mapping[str, str]) -> frozenset[str]:
     """Return the names by which oned may call this machine in FE:PATH.
 

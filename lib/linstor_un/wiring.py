@@ -79,7 +79,7 @@ def _cloud(environ: Mapping[str, str]) -> Cloud:
 def _monitord(environ: Mapping[str, str], front_end: FrontEnd) -> Monitord:
     from .adapters.monitord import MonitordClient
 
-    return MonitordClient(f"{places.etc(environ)}/monitord.conf", f"{front_end.remotes}/VERSION")
+    return MonitordClient(f"{places.etc(environ)}/monitord.conf", front_end.remotes)
 
 
 def _locks(environ: Mapping[str, str], clock: Clock) -> Locks:

@@ -131,6 +131,22 @@ class Controller(Protocol):
     def delete_snapshot(self, name: str, snapshot: str) -> None:
         """Delete a snapshot; absent is success."""
 
+    def rolls_back_to_any(self) -> bool:
+        """Return whether any snapshot can be rolled back to (LINSTOR >= 1.31); before, only the newest of all."""
+
+    def rollback(self, name: str, snapshot: str, replicas: Sequence[Replica]) -> None:
+        """Bring a snapshot's bytes back into a volume that nobody has open; all snapshots stay.
+
+        Done again it changes nothing. The device is away for seconds. LINSTOR >= 1.31 deletes all resources and
+        restores them: it gives the definition the snapshot's size and properties, drops the replicas of nodes without
+        the snapshot, forgets all layers but DRBD and storage, and makes the tiebreaker an ordinary attachment.
+        Arguments: replicas, as they were read before.
+        Raises InUse, Uncertain when nothing tells whether a lost request was carried out.
+        """
+
+    def rolling_back(self, name: str) -> bool:
+        """Return whether LINSTOR is still about to roll a definition back."""
+
     def restore(self, name: str, snapshot: str, target: str) -> None:
         """Fill a defined, empty target with volumes and replicas from a snapshot; two requests.
 

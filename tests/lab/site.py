@@ -121,8 +121,8 @@ class Site:
         self.controller.faults.clear()
         for definition in list(self.cluster.definitions.values()):
             for snapshot in definition.snapshots.values():
-                for node in list(snapshot.taken):
-                    snapshots.drop_from(self.cluster, None, definition, snapshot, node)
+                for key in list(snapshot.taken):
+                    snapshots.drop_from(self.cluster, None, definition, snapshot, snapshot.resources[key]["node"])
             for resource in definition.resources.values():
                 shared = "DRBD" in resource.layers
                 content = Content(definition.name, 0, "" if shared else resource.node)

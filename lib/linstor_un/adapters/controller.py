@@ -6,7 +6,7 @@ controller_link          a connection: with which controller, for how long, and 
 controller_answers       answer -> entries or an error; the low bits of ret_code
 controller_features      REST version -> what may be sent
 controller_session       reads are asked again, changes are read back
-controller_reads         and _definitions, _replicas, _connections, _snapshots: the methods of the Protocol
+controller_reads         and _definitions, _replicas, _connections, _snapshots, _rollback: the Protocol's methods
 controller_parsing       documents -> values; controller_bodies: settings -> requests
 controller_capacity      pools -> what fits
 """
@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from ..settings import Settings
 from ..world import Clock, Controller, Trail
-from .controller_snapshots import Snapshots
+from .controller_rollback import Rollbacks
 
 
-class LinstorController(Snapshots):
+class LinstorController(Rollbacks):
     """All of `world.Controller`; each part adds its methods to the one before."""
 
 

@@ -16,6 +16,7 @@ FIRST_REST = {
     "keep_tiebreaker": (1, 23),  # 1.28: query parameter of resource delete; older ones ignore it
     "on_no_quorum_kept": (1, 25),  # 1.31: older ones set DrbdOptions/Resource/on-no-quorum from DrbdOptions/auto-quorum
     "clone_group": (1, 24),  # 1.30: resource_group in clone (python-linstor says 1.23)
+    "rollback_any": (1, 25),  # 1.31: rollback to any snapshot, by restoring it; older ones only to the newest, in place
     "clone_marks": (1, 26),  # 1.32: override_props and delete_props in clone
 }
 

@@ -50,6 +50,7 @@ def replica(item: Mapping[str, Any]) -> Replica:
         device=_device(item["name"], top),
         online=state is not None,
         in_use=(state or {}).get("in_use") if DRBD in layers else None,
+        uuid=str(item.get("uuid", "")),
         apart=any(peer.get("message") == "StandAlone" for peer in peers.values()),
         sees={node: peer["connected"] for node, peer in peers.items() if isinstance(peer.get("connected"), bool)},
     )

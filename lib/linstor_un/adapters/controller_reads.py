@@ -19,6 +19,8 @@ from .controller_session import Session, path
 
 # About 8 KB of address are safe; a name has at most 48 characters.
 NAMES_PER_REQUEST = 100
+# What LINSTOR calls the snapshot that it takes for the time of a rollback.
+SAFETY = "safety-snap-"
 # Capacity is asked every few minutes by several datastores; a query costs a round trip to every thin pool.
 CACHE_SECONDS = 60
 # The group of definitions that name none.
@@ -59,11 +61,13 @@ class Reads(Session):
 
     def snapshots(self, name: str) -> list[Snapshot]:
         """See `world.Controller.snapshots`; the safety snapshots of LINSTOR's own rollbacks are left out."""
+        mine = [item for item in self._all_snapshots(name) if not item.name.startswith(SAFETY)]
+        return sorted(mine, key=lambda item: item.sequence)
+
+    def _all_snapshots(self, name: str) -> list[Snapshot]:
         doing = f"list the snapshots of {name}"
         document = self._read(doing, path("view", "snapshots", query={"resources": name}), list)
-        found = self._parse(doing, parsing.snapshot, document)
-        mine = [item for item in found if not item.name.startswith("safety-snap-")]
-        return sorted(mine, key=lambda item: item.sequence)
+        return self._parse(doing, parsing.snapshot, document)
 
     def nodes(self) -> list[Node]:
         """See `world.Controller.nodes`."""

@@ -23,11 +23,12 @@ READ_SECONDS = 60.0
 
 
 class Seen(Enum):
-    """What reading back showed of a change."""
+    """What reading back showed of a change. UNTOLD: no trace of it, which proves nothing."""
 
     DONE = "done"
     NOTHING = "nothing"
     PARTLY = "partly"
+    UNTOLD = "untold"
 
 
 def path(*parts: str, query: Optional[Mapping[str, Any]] = None) -> str:
@@ -96,21 +97,30 @@ class Session:
             raise Failed(f"cannot {doing}: LINSTOR's answer is not understood ({type(error).__name__}: {error})")
 
     def _change(
-        self, doing: str, method: str, address: str, body: Any, look: Callable[[], Seen], *, proof: bool = False
+        self,
+        doing: str,
+        method: str,
+        address: str,
+        body: Any,
+        look: Callable[[], Seen],
+        *,
+        proof: bool = False,
+        times: int = 1,
     ) -> Optional[list[Entry]]:
         """Send a changing request once, and return its entries.
 
         Arguments: look, reads how much of the change is there; proof, what it sees as done is done, although
-        LINSTOR says that a satellite failed (998: some calls answered so were carried out).
+        LINSTOR says that a satellite failed (998: some calls answered so were carried out); times, how many time
+        limits it may take, because it makes LINSTOR ask the satellites so much more often.
         Returns None when the answer was lost and reading back showed that it is done.
         Raises what the answer tells; when it was lost, Refused if nothing happened, Uncertain if that stays open.
         """
         try:
-            reply = self._ask(method, address, body, float(self._settings.timeout))
+            reply = self._ask(method, address, body, float(self._settings.timeout) * times)
             return answers.result(reply, doing)
         except Lost as lost:
             self._trail.debug(f"{doing}: {lost}; reading back")
-            self._settle(doing, lost, look)
+            self._settle(doing, lost, look, times)
             return None
         except Failed as failed:
             if not proof or not self._is_done(look):
@@ -125,12 +135,15 @@ class Session:
             self._trail.debug(f"reading back: {error}")
             return False
 
-    def _settle(self, doing: str, lost: Lost, look: Callable[[], Seen]) -> None:
+    def _settle(self, doing: str, lost: Lost, look: Callable[[], Seen], times: int) -> None:
         """Look until the change is done, or until a controller that still worked on it would have shown it.
 
-        A tenth of the time limit is for that; a controller that restarts has half of it to come back.
+        A tenth of the time limit is for that; a controller that restarts has half of it to come back. What takes
+        several time limits and is seen to be under way has them.
         """
-        patience = self._settings.timeout / 10
+        timeout = self._settings.timeout
+        patience = timeout / 10
+        longest = timeout * times if times > 1 else patience
         first: list[float] = []
 
         def verdict() -> Optional[Seen]:
@@ -140,13 +153,17 @@ class Session:
                 self._trail.debug(f"{doing}: reading back: {error}")
                 return None
             first.append(self._clock.now())
-            over = self._clock.now() - first[0] >= patience
+            over = self._clock.now() - first[0] >= (longest if last is Seen.PARTLY else patience)
             return last if last is Seen.DONE or over else None
 
-        seen = until(self._clock, self._settings.timeout / 2, verdict)
+        seen = until(self._clock, max(timeout / 2, longest), verdict)
         if seen is Seen.DONE:
             return
         if seen is Seen.NOTHING and not lost.slow:
             raise Refused(f"cannot {doing}: {lost}; nothing happened")
-        state = {Seen.NOTHING: "so far nothing happened", Seen.PARTLY: "it may be under way"}
+        state = {
+            Seen.NOTHING: "so far nothing happened",
+            Seen.PARTLY: "it may be under way",
+            Seen.UNTOLD: "nothing tells whether it happened",
+        }
         raise Uncertain(f"cannot {doing}: {lost}; {state[seen] if seen else 'reading back failed too'}")

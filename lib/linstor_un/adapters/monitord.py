@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Optional
 
+from .. import places
 from ..errors import BadRequest, Unreachable
 from ..world import VmUsage
 
@@ -85,12 +86,12 @@ def _members(der: bytes) -> list[bytes]:
 class MonitordClient:
     """`world.Monitord` over UDP.
 
-    Arguments: conf, the path of monitord.conf; version, the path of the VERSION file in the remotes.
+    Arguments: conf, the path of monitord.conf; remotes, OpenNebula's, which say its release.
     """
 
-    def __init__(self, conf: str, version: str) -> None:
+    def __init__(self, conf: str, remotes: str) -> None:
         self._conf = conf
-        self._version = version
+        self._remotes = remotes
 
     def report(self, usages: Sequence[VmUsage]) -> None:
         """See `world.Monitord.report`; as many datagrams as needed, each with whole VMs."""
@@ -125,12 +126,7 @@ class MonitordClient:
             raise BadRequest(f"{path}, PUBKEY of {self._conf}, is no RSA public key: {error}")
 
     def _has_time_stamp(self) -> bool:
-        try:
-            with open(self._version, encoding="ascii", errors="replace") as file:
-                numbers = tuple(map(int, re.findall(r"[0-9]+", file.read())[:3]))
-        except OSError:
-            return True
-        return not (5, 12) <= numbers < _TIME_STAMP_SINCE
+        return not (5, 12) <= places.release(self._remotes) < _TIME_STAMP_SINCE
 
 
 def _address(network: dict[str, str]) -> str:

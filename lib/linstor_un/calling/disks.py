@@ -82,8 +82,7 @@ def mv(call: Call) -> MvRequest:
     if (old and old.disk_id) != (new and new.disk_id):
         raise BadRequest(f"{source!r} cannot become {target!r}: a disk keeps its number, and a directory stays one")
     directories = [
-        vm_directory(f"{disk.host}:{disk.directory}" if disk else word)
-        for disk, word in ((old, source), (new, target))
+        vm_directory(f"{disk.host}:{disk.directory}" if disk else word) for disk, word in ((old, source), (new, target))
     ]
     for directory, word in zip(directories, (source, target)):
         forms.same_vm(word, directory.vm_id, vm_id)

@@ -88,12 +88,13 @@ def _reporting(world: World, controller: Controller, volume: Volume) -> Volume:
     return until(world.clock, _BACK_SECONDS, look) or volume
 
 
-def require_closed(world: World, volume: Volume, off: Collection[str] = ()) -> None:
+def require_closed(world: World, volume: Volume, off: Collection[str] = (), readers_on: Collection[str] = ()) -> None:
     """Raise InUse unless it is certain that no node has the device open for writing.
 
     LINSTOR forgets about openers when a satellite disconnects and then deletes under a running VM,
     so a node that does not report counts as open. Without DRBD it deletes what is mounted, so the
-    hosts are asked. Arguments: off, silent nodes that do not matter.
+    hosts are asked. Arguments: off, silent nodes that do not matter; readers_on, hosts that are asked under DRBD as
+    well, which does not tell of readers.
     """
     silent = [node for node in placement.unknown(volume.replicas) if node not in off]
     if silent:
@@ -102,6 +103,6 @@ def require_closed(world: World, volume: Volume, off: Collection[str] = ()) -> N
             f"retry when it is back, or after `linstor node lost`"
         )
     for replica in volume.replicas:
-        unguarded = not volume.replicated and replica.online and replica.device
+        unguarded = replica.online and replica.device and (not volume.replicated or replica.node in readers_on)
         if replica.in_use or (unguarded and host_files.opened(world, replica.node, volume.device(replica.node))):
             raise InUse(f"{volume.name} is open on {replica.node}; stop what uses it there and retry")

@@ -12,12 +12,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Callable, NamedTuple, Optional
 
 from .. import placement
-from ..errors import DriverError, Exists, NotFound, Refused, Unsupported
+from ..errors import DriverError, Exists, Refused, Unsupported
 from ..inventory import Definition, Replica, Snapshot
-from ..naming import disk_snapshot, marked_snapshot, snapshot_date, snapshot_size
+from ..naming import FLATTENED, disk_snapshot, marked_snapshot, snapshot_date, snapshot_size
 from ..retry import until
 from ..world import Controller, World
-from .volumes import require_whole
+from . import volumes
 
 # LINSTOR gives up a snapshot after two minutes.
 _TAKING_SECONDS = 150.0
@@ -49,10 +49,7 @@ def find(controller: Controller, name: str, marks: Mapping[str, str]) -> Optiona
 
 def require(controller: Controller, name: str, marks: Mapping[str, str]) -> Definition:
     """Return the definition of a disk or image. Raises NotFound, and Exists when it is somebody else's."""
-    found = find(controller, name, marks)
-    if found is None:
-        raise NotFound(f"{name} does not exist on LINSTOR; look at `linstor resource-definition list`")
-    return found
+    return find(controller, name, marks) or volumes.defined(controller, name)
 
 
 def take(
@@ -67,7 +64,7 @@ def take(
     Arguments: disk, the definition as it was read; quiet, holds the guest still for the length of LINSTOR's call.
     Raises Refused for a disk that is incomplete, Unsupported for one whose pool cannot take snapshots.
     """
-    require_whole(disk)
+    volumes.require_whole(disk)
     if disk.size is None:
         raise Unsupported(f"{disk.name} has no volume on LINSTOR, so there is nothing to take a snapshot of")
     replicas = controller.replicas(disk.name)
@@ -78,7 +75,7 @@ def take(
         return
     marks = {snapshot_size(order.number): str(disk.size), snapshot_date(order.number): order.date}
     with world.undo.by(f"marks of {disk.name}", controller.mark, disk.name, {}, list(marks)):
-        controller.mark(disk.name, marks)
+        controller.mark(disk.name, marks, clear=[FLATTENED] if FLATTENED in disk.props else [])
     label = f"snapshot {order.name} of {disk.name}"
     with world.undo.by(label, controller.delete_snapshot, disk.name, order.name), quiet():
         controller.snapshot(disk.name, order.name)

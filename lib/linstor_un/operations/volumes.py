@@ -284,15 +284,25 @@ def discard_half_made(world: World, controller: Controller, found: Definition) -
 
 
 def clear_beside(world: World, controller: Controller, found: Definition) -> None:
-    """Remove the snapshot, and the volume made of it, that an interrupted copy left beside its half-made target."""
+    """Remove the snapshot, and the volume made of it, that an interrupted copy left beside its half-made target.
+
+    A revert that was interrupted leaves such a volume too; its snapshots are the target's own.
+    """
+    if found.props.get(STATE) == REVERTING:
+        clear_restored(world, controller, found.name)
     source = found.props.get(COPY_OF)
     if source is None or not placement.half_made(found):
         return
-    name = restored_definition(found.name)
-    restored = controller.definitions([name]).get(name)
-    if restored is not None and placement.half_made(restored):
-        delete_when_closed(world, controller, name)
+    clear_restored(world, controller, found.name)
     controller.delete_snapshot(source, found.name)
+
+
+def clear_restored(world: World, controller: Controller, target: str) -> None:
+    """Remove the volume that an interrupted copy to `target` had restored from a snapshot."""
+    name = restored_definition(target)
+    found = controller.definitions([name]).get(name)
+    if found is not None and placement.half_made(found):
+        delete_when_closed(world, controller, name)
 
 
 def delete_when_closed(world: World, controller: Controller, name: str, snapshots: bool = False) -> None:

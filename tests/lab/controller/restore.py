@@ -279,9 +279,9 @@ def rollback_in_place(cluster: Cluster, request: Request) -> Answer:
 
     def work(node: str) -> None:
         resource = owner.resources[node.upper()]
-        if node.upper() not in one.taken:
+        if node.upper() not in one.taken and not resource.diskless:
             raise satellites.Failed("Failed to copy file")
-        for number in sorted(resource.volumes):
+        for number in sorted(resource.volumes) if not resource.diskless else ():
             cluster.volumes.rollback(satellites.content(resource, number), one.name)
         satellites.run(cluster, answer, resource)
 

@@ -81,7 +81,9 @@ def snap_flatten(case: Case) -> None:
     if after:
         _has_snapshots(case, name, after, (one for one in before.snapshots if not _OURS.fullmatch(one)))
         numbers = [int(one.rpartition("-")[2]) for one in before.snapshots if _OURS.fullmatch(one)]
-        _has_props(case, name, _without(before.props, numbers))
+        # Until it has snapshots again, an image says to which one it was flattened.
+        flat = {"Aux/one/FLATTENED": str(number)}
+        _has_props(case, name, {**_without(before.props, numbers), **flat})
 
 
 def _went_back(case: Case, name: str, number: int) -> None:
