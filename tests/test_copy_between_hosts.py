@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
@@ -119,6 +120,25 @@ def test_a_full_pool_on_the_other_host_is_a_failure(
             in_driver(lambda world: copy_device(world, source, target))
     finally:
         volumes.leave_all_room("node2")
+
+
+@pytest.mark.usefixtures("agent")
+def test_a_connection_that_breaks_in_the_middle_is_a_failure_and_no_reason_to_begin_again(
+    volumes: LoopVolumes, lab: Hosts
+) -> None:
+    source, target = filled(volumes, 400 * MIB, 400 * MIB)
+
+    def break_it() -> None:
+        assert eventually(lambda: any(argv[:1] == ["dd"] for argv in lab.processes("node2").values()))
+        for pid, argv in lab.processes("node2").items():
+            if argv[0].startswith("sshd: oneadmin"):
+                os.kill(pid, signal.SIGKILL)
+
+    breaker = threading.Thread(target=break_it)
+    breaker.start()
+    with pytest.raises(DriverError, match="the connection from node1 to node2 broke"):
+        in_driver(lambda world: copy_device(world, source, target))
+    breaker.join()
 
 
 def test_images_come_from_the_front_end_to_a_host_and_nothing_stays_staged(volumes: LoopVolumes, lab: Hosts) -> None:

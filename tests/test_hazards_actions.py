@@ -168,6 +168,23 @@ def test_a_reader_that_linstor_does_not_see_keeps_its_device(site: Site) -> None
     assert not site.attached(names[1])
 
 
+def test_an_image_that_is_lent_to_a_reader_is_not_removed(site: Site) -> None:
+    site.datastores(STORAGE_POOL="thin", REPLICA_COUNT=1)
+    names = [datablock(site, image) for image in (5, 6)]
+    node = elsewhere(site, names[0])
+    for name in names:
+        site.rest("POST", f"/v1/resource-definitions/{name}/resources/{node}/make-available", {"diskful": False})
+    with opened(site, node, by_res(names[0]), "<"), opened(site, node, by_res(names[1]), "<"):
+        assert naive(site.cluster, "DELETE", f"resource-definitions/{names[0]}")[0] == 500
+        assert "DRBD_DELETE" in flags(site.cluster, names[0], node) or "DELETE" in flags(site.cluster, names[0], node)
+
+        assert f"{names[1]} is open on {node}" in failed(rm(site, 6))
+        kept = site.definition(names[1])
+        assert kept and not kept.flags and not {"DELETE", "DRBD_DELETE"} & set(flags(site.cluster, names[1], node))
+    done(rm(site, 6))
+    assert not site.definition(names[1])
+
+
 def test_an_image_that_is_written_to_is_not_copied(site: Site) -> None:
     cp(site, 5)
     vm(site, 7, D.DiskDocument(0, size=8, image=5))
@@ -200,6 +217,10 @@ def test_nothing_touches_a_volume_whose_replicas_differ(site: Site) -> None:
 
     vm(site, 7, D.DiskDocument(0, size=8, image=5), D.DiskDocument(1, size=8, image=5, clone=False))
     assert f"{new} is StandAlone" in failed(site.oned.tm("ln", site.source_word(5), site.disk_word(new, 7, 1), 7, 100))
+    for host in (new, old, "frontend"):
+        word = site.disk_word(host, 7, 1)
+        assert f"{new} is StandAlone" in failed(site.oned.tm("mvds", word, f"/dev/drbd/by-res/{name}/0", 7, 100))
+        assert f"{new} is StandAlone" in failed(site.oned.tm("delete", word, 7, 100))
     for mode in ("copy", "snapshot", "clone"):
         site.datastores(RESOURCE_GROUP="opennebula", CLONE_MODE=mode)
         assert f"{new} is StandAlone" in failed(clone(site, new))

@@ -90,7 +90,7 @@ class Controller(Protocol):
     def release(self, name: str, node: str) -> None:
         """Remove a node's diskless resource; LINSTOR keeps it where it needs a tiebreaker; absent is success.
 
-        Raises InUse (997).
+        Raises InUse (997), Refused for a volume whose replicas differ.
         """
 
     def delete(self, name: str) -> None:

@@ -25,7 +25,8 @@ _PLACED = "where LINSTOR put the replicas is read back: its answer may be a succ
 _LOOK = "marks, and openers behind satellites that are away, are looked at before anything is removed"
 _TWO_HOSTS = "the copy is made on a holder of both volumes, the VM is on another host"
 _MARKED = "a persistent image is marked as its VM's disk, for the monitoring"
-_TOGETHER = "a volume whose replicas differ is not changed: the older data would win"
+_SOUND = "an image that LINSTOR is deleting, or whose replicas differ, is found out before it is attached"
+_HELD = "what is on the host is looked at first: a replica is never let go, and the marks of a VM go as well"
 _STAGED = "the image is looked at, checked and converted on the host, and what was staged there goes"
 _RESTORED = "LINSTOR wants a request each for definition, snapshot, volumes, resources, size and the snapshot's end"
 _CLONABLE = "LINSTOR refuses clones half-way, so that provider and state of the source are looked at before"
@@ -50,18 +51,18 @@ BUDGETS = {
     "clone copy, source in use": Budget(6, 3, 2, goal=(5, 1), reason=f"{_PLACED}; {_TWO_HOSTS}"),
     "clone snapshot": Budget(12, 1, 1, goal=(7, 1), reason=_RESTORED),
     "clone clone": Budget(12, 1, 1, goal=(4, 1), reason=_CLONABLE),
-    "ln": Budget(4, 1, 1, goal=(2, 1), reason=_MARKED),
+    "ln": Budget(4, 1, 1, goal=(2, 1), reason=f"{_MARKED}; {_SOUND}"),
     "mkimage": Budget(4, 3, 2, goal=(4, 1), reason=_TWO_HOSTS),
     "mkswap": Budget(4, 3, 2, goal=(4, 1), reason=_TWO_HOSTS),
     "context": Budget(0, 0, 0, goal=(0, 0)),
     "delete disk": Budget(5, 1, 1, goal=(3, 1), reason=_LOOK),
     "delete disk, snapshot mode": Budget(6, 1, 1, goal=(4, 1), reason=_LOOK),
-    "delete linked disk": Budget(4, 1, 1, goal=(2, 1), reason=f"{_MARKED}; {_TOGETHER}"),
+    "delete linked disk": Budget(3, 2, 1, goal=(2, 1), reason=_HELD),
     "delete directory": Budget(1, 1, 1, goal=(0, 1), reason=_SAVED),
     "delete directory, saved": Budget(3, 1, 1, goal=(2, 1), reason=_LOOK),
     "save": Budget(6, 2, 1, goal=(3, 2), reason=_LENT),
     "restore": Budget(4, 2, 1, goal=(3, 2), reason=_MARKS_AND_OPENERS),
-    "mvds": Budget(4, 1, 1, goal=(2, 1), reason=f"{_MARKED}; {_TOGETHER}"),
+    "mvds": Budget(3, 2, 1, goal=(2, 1), reason=_HELD),
     "cpds running": Budget(15, 3, 2, goal=(5, 1), reason=f"{_MOMENT}; {_TWO_HOSTS}"),
     "cpds off": Budget(5, 2, 1, goal=(5, 1)),
     "cpds undeployed": Budget(5, 2, 1, goal=(5, 1)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
+from .. import placement
 from ..errors import Failed, NotFound, Unsupported
 from ..inventory import DRBD, LUKS, Replica
 from ..settings import Settings
@@ -151,9 +152,12 @@ class Replicas(Definitions):
         """
         doing = f"release {name} on {node}"
         try:
-            there = _on(self.replicas(name), node)
+            replicas = self.replicas(name)
         except NotFound:
             return
+        # All nodes of the volume look at it again then, and connect: the older data might win.
+        placement.require_together(name, replicas)
+        there = _on(replicas, node)
         if there is None or there.tiebreaker or not there.diskless:
             return
         query = {"keep_tiebreaker": "True"} if self._understands("keep_tiebreaker") else None

@@ -149,7 +149,6 @@ class Snapshots(Connections):
         holders = [item for item in self.replicas(name) if item.diskful]
         if not holders or not all(item.usable for item in holders):
             raise Refused(f"cannot {doing}: not all replicas of {name} are online")
-        placement.require_together(name, holders)
         if not source.layers:
             raise Unsupported(f"cannot {doing}: LINSTOR forgot the layers of {name} in a rollback; copy it instead")
         places = {(item.node, item.pool) for item in holders}

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Optional
 
 from .. import placement
-from ..errors import Unsupported
+from ..errors import InUse, Unsupported
+from ..naming import by_res
+from ..retry import until
 from ..settings import Settings
 from ..units import bytes_from_kib
 from ..world import CloudHost, Controller, World
 from . import contents, host_files
-from .volumes import Volume, when_closed
+from .volumes import CLOSING_SECONDS, Volume, when_closed
 
 
 def choose_bridge(
@@ -129,3 +132,20 @@ def release(world: World, controller: Controller, name: str, node: str) -> None:
     Raises InUse when the device is still open there after a short while.
     """
     when_closed(world, lambda: controller.release(name, node))
+
+
+def unused(world: World, name: str, node: str, link: str) -> bool:
+    """Return whether no VM on a host but the one with this link uses an image there.
+
+    A reader is invisible to LINSTOR: releasing would fail half-way and cut it off. Raises InUse while something has the
+    device open that is no such VM, after a short while.
+    """
+
+    def look() -> Optional[bool]:
+        use = host_files.used(world, node, by_res(name), link)
+        return False if use.linked else None if use.opened else True
+
+    found = until(world.clock, CLOSING_SECONDS, look)
+    if found is None:
+        raise InUse(f"{name} is open on {node}; stop what uses it there and retry")
+    return found

@@ -14,7 +14,6 @@ from ..naming import (
     VM_ID,
     DiskPlace,
     VmDirectory,
-    by_res,
     checkpoint_definition,
     definition_of_source,
     disk_definition,
@@ -212,18 +211,19 @@ def _take_back(world: World, controller: Controller, name: str, place: DiskPlace
 
 
 def _let_go(world: World, controller: Controller, name: str, place: DiskPlace) -> None:
-    """Unlink an image on a VM's host and release the attachment there, unless another VM has it too.
+    """Release an image's attachment on a VM's host, unless another VM has it too, and unlink it there.
 
-    The front-end is no LINSTOR node: a stopped VM's disks are attached nowhere. Raises Refused when the replicas
-    differ: any change makes DRBD connect them, and the older data would win over what the VM wrote last.
+    In this order nothing has changed when it is still open. The front-end is no LINSTOR node: a stopped VM's
+    disks are attached nowhere. Raises InUse, and Refused for an image whose replicas differ.
     """
-    with suppress(NotFound):
-        placement.require_together(name, controller.replicas(name))
     host = world.front_end.host(place.host)
+    if host is None:
+        with suppress(NotFound):
+            placement.require_together(name, controller.replicas(name))
     with world.locks.share(attachments.attachment_lock(name, place.host)) as lock:
-        others = host_files.unlink(world, place.host, place.path, by_res(name))
-        if host is not None and lock.alone() and not others:
+        if host is not None and lock.alone() and attachments.unused(world, name, host, place.path):
             attachments.release(world, controller, name, host)
+        host_files.unlink(world, place.host, place.path)
 
 
 def context(world: World, request: ContextRequest) -> str:

@@ -81,11 +81,18 @@ _OPENED = """real=$(readlink -f -- "$1") || exit 0
 number=$(printf '%d:%d' "0x$(stat -c %t -- "$real")" "0x$(stat -c %T -- "$real")")
 grep -q " $number " /proc/self/mountinfo && { echo mount; exit 0; }
 [ -n "$(ls "/sys/dev/block/$number/holders" 2>/dev/null)" ] && { echo holder; exit 0; }
-for fd in /proc/[0-9]*/fd/*; do
-  [ "$(readlink -- "$fd" 2>/dev/null)" = "$real" ] && { echo "$fd"; exit 0; }
-done
+find /proc/[0-9]*/fd -lname "$real" -print -quit 2>/dev/null
 exit 0
 """
+
+# Both at once: LINK where another VM has a link to the device, else whatever has it open.
+_USED = (
+    """for link in "$2"/*/*/disk.*; do
+  [ "$link" != "$3" ] && [ -L "$link" ] && [ "$(readlink -- "$link")" = "$1" ] && { echo LINK; exit 0; }
+done
+"""
+    + _OPENED
+)
 
 
 def _script(world: World, host: str, text: str, *arguments: str, doing: str) -> str:
@@ -164,6 +171,19 @@ def remove_old_exports(world: World, host: str) -> list[str]:
 
 def _datastores(world: World) -> str:
     return f"{world.front_end.var}/datastores"
+
+
+class Use(NamedTuple):
+    """Who uses a device on a host: another VM, by its link, or something that has it open."""
+
+    linked: bool
+    opened: bool
+
+
+def used(world: World, host: str, device: str, but: str) -> Use:
+    """Return who uses a device. Arguments: but, the link that does not count."""
+    found = _script(world, host, _USED, device, _datastores(world), but, doing=f"look for users of {device}")
+    return Use(found == "LINK", found not in ("", "LINK"))
 
 
 def opened(world: World, host: str, device: str) -> bool:

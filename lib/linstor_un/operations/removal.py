@@ -62,6 +62,8 @@ def _remove(world: World, controller: Controller, found: Definition, settings: S
         volume = _reporting(world, controller, volume)
         off = placement.away(volume.replicas) if unattended else []
     require_closed(world, volume, off)
+    if not unattended:
+        _require_unread(world, volume)
     volumes.clear_beside(world, controller, found)
     try:
         snapshots = any(marked_snapshot(key) is not None for key in found.props)
@@ -105,4 +107,15 @@ def require_closed(world: World, volume: Volume, off: Collection[str] = (), read
     for replica in volume.replicas:
         unguarded = replica.online and replica.device and (not volume.replicated or replica.node in readers_on)
         if replica.in_use or (unguarded and host_files.opened(world, replica.node, volume.device(replica.node))):
+            raise InUse(f"{volume.name} is open on {replica.node}; stop what uses it there and retry")
+
+
+def _require_unread(world: World, volume: Volume) -> None:
+    """Raise InUse when a host to which the volume is lent has it open for reading.
+
+    LINSTOR does not see readers: the deletion would fail half-way, and cut the reader off.
+    """
+    for replica in volume.replicas:
+        lent = volume.replicated and replica.online and replica.diskless and not replica.tiebreaker
+        if lent and host_files.opened(world, replica.node, volume.device(replica.node)):
             raise InUse(f"{volume.name} is open on {replica.node}; stop what uses it there and retry")

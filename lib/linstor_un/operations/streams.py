@@ -11,19 +11,20 @@ from ..errors import Failed
 from ..units import Bytes
 from ..world import Command, Outcome, World
 
-# The receiver's ssh has the front-end's keys by the forwarded agent; the host has none of its own.
+# The sender's ssh has the front-end's keys by the forwarded agent; the host has none of its own.
 _SEND = """set -o pipefail
 host=$1 receive=$2
 shift 2
-"$@" | ssh -T -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=15 -- "$host" "$receive"
+"$@" | ssh -T -o BatchMode=yes -o ConnectTimeout=5 -o ServerAliveInterval=15 -- "$host" "$receive"
 """
+# What the receiver says first: without it, nobody could log in there, and nothing was written.
+_RECEIVING = "linstor_un-receiving"
+_NO_LOGIN = 255
 _HERE = """set -o pipefail
 first=$1
 shift
 "${@:1:first}" | "${@:first + 1}"
 """
-_REACH = 'exec ssh -T -o BatchMode=yes -o ConnectTimeout=5 -- "$1" true'
-_REACH_SECONDS = 20.0
 
 
 class Carried(NamedTuple):
@@ -48,26 +49,21 @@ def carry(
     if origin == destination:
         argv = ["bash", "-c", _HERE, "bash", str(len(reading)), *reading, *writing]
         return Carried(None, world.hosts.run(Command(origin, argv), seconds=seconds, doing=doing))
-    if origin and destination and _reaches(world, origin, destination):
+    if origin and destination:
         argv = ["bash", "-c", _SEND, "bash", destination, _limited(writing, seconds), *reading]
         command = Command(origin, argv, forward_agent=True)
-        return Carried(None, world.hosts.run(command, seconds=seconds, doing=doing))
-    if origin and destination:
+        outcome = world.hosts.run(command, seconds=seconds, accept=(0, _NO_LOGIN), doing=doing)
+        if outcome.code == 0:
+            return Carried(None, outcome)
+        if _RECEIVING in outcome.stderr:
+            raise Failed(f"cannot {doing}: the connection from {source} to {target} broke")
         world.trail.debug(f"{source} cannot log in at {target}: copying through the front-end")
     piped = world.hosts.pipe(Command(origin, reading), Command(destination, writing), seconds=seconds, doing=doing)
     return Carried(piped.sent, piped.target)
 
 
-def _reaches(world: World, origin: str, destination: str) -> bool:
-    command = Command(origin, ["sh", "-c", _REACH, "sh", destination], forward_agent=True)
-    doing = f"look whether {origin} reaches {destination}"
-    try:
-        return world.hosts.run(command, seconds=_REACH_SECONDS, accept=(0, 255), doing=doing).code == 0
-    except Failed:
-        return False
-
-
 def _limited(argv: Sequence[str], seconds: float) -> str:
     """Return a command for the shell at the other end of ssh: quoted, with a time limit, sbin in PATH, in English."""
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    return shlex.join(["env", f"PATH={path}", "LC_ALL=C", "timeout", "-k", "10", str(int(seconds)), *argv])
+    limited = shlex.join(["env", f"PATH={path}", "LC_ALL=C", "timeout", "-k", "10", str(int(seconds)), *argv])
+    return f"echo {_RECEIVING} >&2; exec {limited}"

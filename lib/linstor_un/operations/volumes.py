@@ -23,7 +23,7 @@ from ..units import Kib
 from ..world import Controller, World
 
 # A process that is ending may hold a device a little longer than oned thinks.
-_CLOSING_SECONDS = 10.0
+CLOSING_SECONDS = 10.0
 
 TakeBack = Callable[[World, Controller, str], None]
 
@@ -337,7 +337,7 @@ def when_closed(world: World, step: Callable[[], None]) -> None:
             return None
         return True
 
-    if not until(world.clock, _CLOSING_SECONDS, attempt):
+    if not until(world.clock, CLOSING_SECONDS, attempt):
         raise refusals[-1]
 
 
