@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
-from .. import placement
 from ..errors import DriverError, Exists, Failed, NotFound, Refused, TimedOut, Unsupported
 from ..inventory import DRBD, Definition
 from ..retry import until
