@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,14 @@ def test_the_device_of_a_deleted_file_is_nobodys_target(
     with pytest.raises(Refused, match=f"{target} is not there on here"):
         contents.copy_device(world, device(source, SIZE), device(target, SIZE))
     assert not any(read(target))
+
+
+def test_a_device_that_became_another_volumes_is_not_written(world: World, loops: Disks) -> None:
+    target = loops.make("one-image-6_00000", SIZE)
+    for name, mine in (("one-image-6", True), ("one-image-66", False), ("one-image", False)):
+        end = device(target, SIZE)._replace(volume=name)
+        with nullcontext() if mine else pytest.raises(Failed, match=f"is not the device of {name} any more"):
+            contents.make_filesystem(world, end, "ext4")
 
 
 def test_a_device_that_grows_a_moment_later_is_waited_for(loops: Disks, world: World) -> None:

@@ -68,7 +68,7 @@ def format_volume(world: World, controller: Controller, volume: Volume, filesyst
         return
     for node in to_fill(world, controller, volume):
         with borrowed(world, controller, volume, node) as device:
-            target = contents.Device(node, device, bytes_from_kib(volume.size), volume.zero)
+            target = contents.Device(node, device, bytes_from_kib(volume.size), volume.zero, volume.name)
             if filesystem == "swap":
                 contents.make_swap(world, target)
             elif filesystem:

@@ -41,7 +41,7 @@ def keep(world: World, request: SaveRequest) -> str:
         wanted = Wanted(name, Kib(-(-size // 1024)), settings, checkpoint_save.marks(request), host)
         volume = checkpoint_save.fresh(world, controller, wanted)
         with attachments.borrowed(world, controller, volume, host) as device:
-            target = contents.Device(host, device, size, volume.zero)
+            target = contents.Device(host, device, size, volume.zero, name)
             contents.copy_device(world, contents.Device(host, request.file, size), target)
         volumes.complete(world, controller, name)
         _run(world, host, ["rm", "-f", "--", request.file], _SECONDS, f"remove {request.file}")

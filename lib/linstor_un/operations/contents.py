@@ -17,14 +17,19 @@ from ..units import Bytes
 from ..world import Command, Outcome, World
 from . import streams
 
-# Devices show up a moment after LINSTOR says so (udev), and grow a moment after (DRBD): at most 10 s.
-# A volume of a FILE pool that is made while an earlier one of its name is open somewhere gets that one's device
-# from LINSTOR 1.33: the file behind it is deleted, and what is written there is lost.
-_MEASURE = """of_deleted_file() {
-  number=$(printf '%d:%d' $(stat -L -c '0x%t 0x%T' -- "$1"))
+# A volume of a FILE pool that is made while an earlier one of its name is open somewhere gets that one's device from
+# LINSTOR 1.33: the file behind it is deleted, and when it is closed the device becomes another volume's.
+_BEHIND = """of_deleted_file() {
+  file='' number=$(printf '%d:%d' $(stat -L -c '0x%t 0x%T' -- "$1"))
   read -r file 2>/dev/null <"/sys/dev/block/$number/loop/backing_file" && [ "$file" != "${file% (deleted)}" ]
 }
-size_of() {
+of_another_volume() {
+  of_deleted_file "$1" && return
+  case ${2:+${file##*/}} in '' | "$2"_*) return 1; esac
+}
+"""
+# Devices show up a moment after LINSTOR says so (udev), and grow a moment after (DRBD): at most 10 s.
+_MEASURE = _BEHIND + """size_of() {
   if [ -b "$1" ] && of_deleted_file "$1"; then echo 0
   elif [ -b "$1" ]; then blockdev --getsize64 "$1"; elif [ -f "$1" ]; then stat -L -c %s -- "$1"; else echo 0; fi
 }
@@ -47,8 +52,12 @@ _MEASURE_SECONDS = 90.0
 
 # Punching a hole is the one call that promises zeroes and gives space back; a device that cannot gets them written.
 # `sync` of a file is fsync with its error: success means stable storage.
-_APPLY = """target=$1 from=$2 length=$3
-shift 3
+_APPLY = _BEHIND + """target=$1 from=$2 length=$3 volume=$4
+shift 4
+if of_another_volume "$target" "$volume"; then
+  echo "$target is not the device of ${volume:-its volume} any more" >&2
+  exit 1
+fi
 "$@" >&2 || exit
 if [ "$length" -gt 0 ] && ! fallocate -p -o "$from" -l "$length" "$target" 2>/dev/null; then
   dd if=/dev/zero of="$target" bs=1M iflag=count_bytes oflag=seek_bytes seek="$from" count="$length" \\
@@ -82,13 +91,15 @@ class Device(NamedTuple):
     """A volume where it can be opened: on a host (LINSTOR's or OpenNebula's name), as a path there.
 
     `size` is what was asked for, in bytes; the device may be larger. `zero` is whether it is known to read
-    as zeroes everywhere, which only a fresh volume of a thin pool that nobody wrote to is.
+    as zeroes everywhere, which only a fresh volume of a thin pool that nobody wrote to is. `volume` is the
+    definition that it is written as: nothing is, once the device is another one's.
     """
 
     host: str
     path: str
     size: Bytes
     zero: bool = False
+    volume: str = ""
 
 
 class Measured(NamedTuple):
@@ -141,7 +152,8 @@ def apply_plan(world: World, target: Device, plan: Plan, doing: str, seconds: Op
 
 def applying(target: Device, plan: Plan) -> list[str]:
     """Return the command that runs a plan."""
-    return ["sh", "-c", _APPLY, "sh", target.path, str(plan.zero_from), str(plan.zero_length), *plan.argv]
+    words = [target.path, str(plan.zero_from), str(plan.zero_length), target.volume]
+    return ["sh", "-c", _APPLY, "sh", *words, *plan.argv]
 
 
 def require_written(outcome: Outcome, expected: int, doing: str) -> None:

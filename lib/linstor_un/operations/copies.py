@@ -57,7 +57,8 @@ def fill(world: World, controller: Controller, source: Volume, target: Volume, p
         with attachments.borrowed(world, controller, source, bridge) as origin:
             with attachments.borrowed(world, controller, target, bridge) as device:
                 size = bytes_from_kib(source.size)
-                contents.copy_device(world, Device(bridge, origin, size), Device(bridge, device, size, target.zero))
+                end = Device(bridge, device, size, target.zero, target.name)
+                contents.copy_device(world, Device(bridge, origin, size), end)
         return
     _copy_each(world, source, target)
 
@@ -69,9 +70,8 @@ def _copy_each(world: World, source: Volume, target: Volume) -> None:
     for node in holders if not target.replicated else holders[:1]:
         origin = node if node in origins else origins[0]
         size = bytes_from_kib(source.size)
-        contents.copy_device(
-            world, Device(origin, source.device(origin), size), Device(node, target.device(node), size, target.zero)
-        )
+        end = Device(node, target.device(node), size, target.zero, target.name)
+        contents.copy_device(world, Device(origin, source.device(origin), size), end)
 
 
 def readable(source: Volume) -> None:

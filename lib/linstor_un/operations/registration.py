@@ -52,5 +52,5 @@ def cp(world: World, request: CpRequest) -> str:
 
 
 def _fill(world: World, request: CpRequest, settings: Settings, node: str, device: str, volume: Volume) -> None:
-    target = contents.Device(node, device, bytes_from_kib(volume.size), volume.zero)
+    target = contents.Device(node, device, bytes_from_kib(volume.size), volume.zero, volume.name)
     importing.import_image(world, request.image, settings, target, request.document)

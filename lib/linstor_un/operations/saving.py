@@ -194,8 +194,8 @@ def _copy_quiet(world: World, controller: Controller, saving: _Saving, target: V
         began = world.clock.now()
         with _quiet(world, saving, seconds) as how:
             for node, path in places:
-                begin, end = Device(host, source.device(host), size), Device(node, path, size, target.zero)
-                contents.copy_device(world, begin, end, seconds)
+                end = Device(node, path, size, target.zero, target.name)
+                contents.copy_device(world, Device(host, source.device(host), size), end, seconds)
         world.trail.info(f"VM {saving.vm.id} was {how} for {world.clock.now() - began:.0f} s")
 
 
