@@ -312,6 +312,72 @@ def test_a_snapshot_that_is_not_there_is_told(site: Site) -> None:
     nothing_new(site, name)
 
 
+# --- an image that shares what the disk has -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["running", "poweroff", "snapshot", "larger"])
+def test_an_image_that_may_lie_with_the_disk_is_restored_and_not_copied(site: Site, guests: Guests, what: str) -> None:
+    site.datastores(RESOURCE_GROUP="opennebula", CLONE_MODE="snapshot")
+    name = disk(site)
+    data = write(site, name, b"of the guest")
+    if what == "snapshot":
+        snapshot(site, name, 0)
+        write(site, name, b"written later")
+    vm(site, RUNNING if what == "running" else POWEROFF)
+    mkfs(site, size=12 if what == "larger" else 8)
+    for node in site.hosts.names:
+        site.hosts.hide_tools(node, "qemu-img")
+    try:
+        words = (site.disk_word("node3", 7, 0), source(9), 0 if what == "snapshot" else -1, 7, 100)
+        saved(site, site.oned.tm("cpds", *words), data)
+    finally:
+        for node in site.hosts.names:
+            site.hosts.hide_tools(node)
+    assert site.holders(SAVED) == site.holders(name) and guests
+    assert snapshots(site, name) == (["snapshot-0"] if what == "snapshot" else [])
+    found = site.definition(SAVED)
+    assert found and found.volumes[0].size == (12 if what == "larger" else 8) << 10
+
+
+def test_an_image_whose_datastore_has_other_rules_is_copied(site: Site, guests: Guests) -> None:
+    site.datastores(STORAGE_POOL="thin", REPLICA_COUNT=2)
+    name = disk(site)
+    data = write(site, name, b"of the guest")
+    vm(site, RUNNING)
+    for rules in ({"STORAGE_POOL": "thick", "REPLICA_COUNT": 2}, {"STORAGE_POOL": "thin", "REPLICA_COUNT": 3}):
+        site.datastores(CLONE_MODE="snapshot", **rules)
+        read_nothing(done(cpds(site)))
+        assert whole(site, SAVED) == padded(data, whole(site, SAVED))
+        found = site.definition(SAVED)
+        assert found and guests and not snapshots(site, name)
+        holders = [resource for resource in found.resources.values() if not resource.diskless]
+        assert {resource.volumes[0].pool for resource in holders} == {rules["STORAGE_POOL"]}
+        assert len(site.holders(SAVED)) == rules["REPLICA_COUNT"]
+        done(rm(site))
+
+
+@pytest.mark.parametrize("then", ["again", "rm"])
+@pytest.mark.parametrize("killing", ["snapshots$", "snapshot-restore-resource", f"/{SAVED}$"])
+def test_a_killed_restore_is_found_by_the_next_run_and_by_the_removal_of_the_image(
+    site: Site, killing: str, then: str
+) -> None:
+    site.datastores(RESOURCE_GROUP="opennebula", CLONE_MODE="snapshot")
+    name = disk(site, PERSISTENT)
+    vm(site, POWEROFF, PERSISTENT)
+    mkfs(site)
+    running = site.oned.start_tm("cpds", site.disk_word("node3", 7, 0), source(9), "-1", "7", "100")
+    meanwhile(site, "POST|PUT", killing, running.kill)
+    site.oned.finish(running, 120.0)
+    site.controller.faults.clear()
+    assert marks(site, SAVED)["STATE"] == "creating"
+    if then == "again":
+        saved(site, cpds(site), quiet=False)
+    else:
+        done(rm(site))
+        nothing_new(site)
+    assert not snapshots(site, name)
+
+
 # --- what goes wrong ------------------------------------------------------------------------------------------------
 
 

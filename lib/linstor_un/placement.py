@@ -7,11 +7,13 @@ from enum import Enum
 from typing import Optional
 
 from .errors import BadRequest, Exists, InUse, Refused, Unreachable
-from .inventory import DRBD, Definition, Replica
+from .inventory import DRBD, LUKS, STORAGE, Definition, Group, Pool, Replica
 from .naming import AUX, DELETING, DISK_ID, IMAGE_ID, ORIGIN, RUN, STATE, VM_ID
 from .settings import Settings
 from .world import CloudHost
 
+# What is restored there does without its snapshot.
+_INDEPENDENT = {"LVM_THIN", "FILE_THIN"}
 IDENTITY = (VM_ID, DISK_ID, IMAGE_ID, ORIGIN)
 
 
@@ -162,3 +164,48 @@ def spawnable(settings: Settings, host: str) -> bool:
     """
     on_host = bool(host) and (settings.prefer_node or alone(settings))
     return bool(settings.resource_group) and not settings.node_list and not on_host
+
+
+def layer_stack(settings: Settings, inherited: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the layers to ask for, top first; empty means LINSTOR's choice.
+
+    Encryption is a layer above storage. The old volume flag ENCRYPTED is never used: LINSTOR accepts it on
+    a stack without LUKS and stores plain text.
+    Arguments: inherited, the resource group's stack, needed where encryption adds a layer to it.
+    """
+    layers = [layer.upper() for layer in settings.layer_list]
+    if settings.encryption and not layers:
+        layers = [layer.upper() for layer in inherited] or [DRBD, STORAGE]
+    if layers and STORAGE not in layers:
+        layers.append(STORAGE)
+    if settings.encryption and LUKS not in layers:
+        layers.insert(layers.index(STORAGE), LUKS)
+    return tuple(layers)
+
+
+def may_lie_with(
+    settings: Settings, group: Optional[Group], replicas: Sequence[Replica], pools: Sequence[Pool]
+) -> bool:  # fmt: skip
+    """Return whether a volume may be where another one's replicas are, and share what they hold, by its own rules.
+
+    CLONE_MODE has to ask for it, and number of replicas, layers and pools have to be what the settings ask for. Rules
+    about nodes count as broken: nobody knows what LINSTOR would choose. A ZFS clone would keep the other's snapshot.
+    Arguments: settings and group, of the new volume; replicas and pools, of the other one.
+    """
+    holders = [replica for replica in replicas if replica.diskful]
+    about_nodes = (settings.node_list, settings.replicas_on_same, settings.replicas_on_different)
+    about_others = (settings.do_not_place_with, settings.do_not_place_with_regex)
+    if settings.clone_mode == "copy" or any(about_nodes) or any(about_others) or not holders:
+        return False
+    inherited = group.layers if group else ()
+    layers = layer_stack(settings, inherited) or inherited or (DRBD, STORAGE)
+    allowed = settings.storage_pools or (group.pools if group else ())
+    providers = {provider.upper() for provider in settings.providers} or _INDEPENDENT
+    return (
+        len(holders) == len(holding(holders)) == (settings.replica_count or (group.replicas if group else 0))
+        and all(replica.layers == layers for replica in holders)
+        and (DRBD in layers or len(holders) == 1)
+        and all(not allowed or replica.pool in allowed for replica in holders)
+        and bool(pools)
+        and {pool.provider for pool in pools} <= providers & _INDEPENDENT
+    )

@@ -31,6 +31,7 @@ _STAGED = "the image is looked at, checked and converted on the host, and what w
 _RESTORED = "LINSTOR wants a request each for definition, snapshot, volumes, resources, size and the snapshot's end"
 _CLONABLE = "LINSTOR refuses clones half-way, so that provider and state of the source are looked at before"
 _MOMENT = "what one moment was is restored into a volume of its own, copied from there, and removed with its snapshot"
+_AS_PLACED = "the image lies where the disk is only if its group would have placed it so"
 _UNGUARDED = "LINSTOR shrinks, and grows beyond the pool: size, replicas and room are looked at before, from its memory"
 _LET_GO = "marks, openers and replicas are looked at first, and again right before the source lets go"
 _WHOLE = "the directory is looked for at the other end, sent, compared, put in place and removed, each by a command"
@@ -64,6 +65,7 @@ BUDGETS = {
     "restore": Budget(4, 2, 1, goal=(3, 2), reason=_MARKS_AND_OPENERS),
     "mvds": Budget(3, 2, 1, goal=(2, 1), reason=_HELD),
     "cpds running": Budget(15, 3, 2, goal=(5, 1), reason=f"{_MOMENT}; {_TWO_HOSTS}"),
+    "cpds running, snapshot mode": Budget(11, 1, 1, goal=(5, 1), reason=f"{_RESTORED}; {_AS_PLACED}"),
     "cpds off": Budget(5, 2, 1, goal=(5, 1)),
     "cpds undeployed": Budget(5, 2, 1, goal=(5, 1)),
     "cpds snapshot": Budget(13, 2, 1, goal=(5, 1), reason=_MOMENT),

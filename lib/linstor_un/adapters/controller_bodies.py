@@ -5,25 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from ..inventory import DRBD, LUKS, STORAGE
 from ..settings import Settings
-
-
-def layer_stack(settings: Settings, inherited: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return the layers to ask for, top first; empty means LINSTOR's choice.
-
-    Encryption is a layer above storage. The old volume flag ENCRYPTED is never used: LINSTOR accepts it on
-    a stack without LUKS and stores plain text.
-    Arguments: inherited, the resource group's stack, needed where encryption adds a layer to it.
-    """
-    layers = [layer.upper() for layer in settings.layer_list]
-    if settings.encryption and not layers:
-        layers = [layer.upper() for layer in inherited] or [DRBD, STORAGE]
-    if layers and STORAGE not in layers:
-        layers.append(STORAGE)
-    if settings.encryption and LUKS not in layers:
-        layers.insert(layers.index(STORAGE), LUKS)
-    return tuple(layers)
 
 
 def lower(layers: Sequence[str]) -> list[str]:

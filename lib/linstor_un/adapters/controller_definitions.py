@@ -7,12 +7,13 @@ from contextlib import contextmanager
 
 from ..errors import DriverError, Exists, Failed, NotEnoughSpace, NotFound, Pending, Refused, Unsupported
 from ..inventory import Definition, Replica
+from ..placement import layer_stack
 from ..retry import until
 from ..settings import Settings
 from ..units import Kib, mib_from_kib
 from . import controller_answers as answers
 from .controller_answers import Entry
-from .controller_bodies import definition_body, layer_stack, placement_filter
+from .controller_bodies import definition_body, placement_filter
 from .controller_capacity import room_in
 from .controller_reads import Reads
 from .controller_session import Seen, path

@@ -8,9 +8,10 @@ from typing import Any, Callable, Optional
 from .. import placement
 from ..errors import Failed, NotFound, Unsupported
 from ..inventory import DRBD, LUKS, Replica
+from ..placement import layer_stack
 from ..settings import Settings
 from . import controller_answers as answers
-from .controller_bodies import layer_stack, lower, placement_filter
+from .controller_bodies import lower, placement_filter
 from .controller_definitions import Definitions, placed_on
 from .controller_session import Seen, path
 

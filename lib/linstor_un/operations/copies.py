@@ -7,6 +7,7 @@ clone      LINSTOR's own clone, on the source's nodes
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Optional
 
 from .. import placement
@@ -92,23 +93,31 @@ def _require_intact(source: Volume) -> None:
 
 
 def _from_snapshot(world: World, controller: Controller, source: Definition, wanted: Wanted) -> Volume:
-    """As the driver before this one did, but the snapshot goes as soon as the pool can do without it.
-
-    Restoring brings the source's marks; they are set right by the request that calls the volume complete.
-    """
+    """As the driver before this one did, but the snapshot goes as soon as the pool can do without it."""
     _require_intact(volumes.existing(source, controller, wanted.settings))
     marks = volumes.birth_marks(world, controller, wanted)
     with world.undo.by(wanted.name, volumes.discard, world, controller, wanted.name):
         controller.define(wanted.name, wanted.settings, marks)
     _take(world, controller, source.name, wanted.name)
-    controller.restore(source.name, wanted.name, wanted.name)
-    volume = _grown(controller, source, wanted)._replace(marks=marks, inherited=volumes.inherited(source, marks))
+    volume = restore(controller, source, wanted.name, wanted, marks)
     # LVM-thin does without; a ZFS clone needs its origin until `delete` of this disk or `rm` of the image.
     try:
         controller.delete_snapshot(source.name, wanted.name)
     except DriverError as error:
         world.trail.warn(f"snapshot {wanted.name} of {source.name} stays until this disk is deleted: {error}")
     return volume
+
+
+def restore(
+    controller: Controller, source: Definition, snapshot: str, wanted: Wanted, marks: Mapping[str, str]
+) -> Volume:
+    """Fill a defined, empty target from a snapshot of the source; returns it, as large as it is wanted.
+
+    Restoring brings the source's marks; they are set right by the request that calls the volume complete.
+    Arguments: source, as large as it was then; marks, those that the target was born with.
+    """
+    controller.restore(source.name, snapshot, wanted.name)
+    return _grown(controller, source, wanted)._replace(marks=marks, inherited=volumes.inherited(source, marks))
 
 
 def _take(world: World, controller: Controller, name: str, snapshot: str) -> None:

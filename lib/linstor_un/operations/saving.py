@@ -6,14 +6,15 @@
     the disk, its VM runs               a snapshot of one moment, for which the guest is kept quiet, then as above
     the same, pool without snapshots    copied while the guest is kept quiet
 
-The image goes where its datastore says and is a volume of its own in the end. What lies beside it until then is found
-by the half-made image, which is there first and goes last.
+The image goes where its datastore says. With CLONE_MODE snapshot or clone it stays where the disk is, if that is all
+the same to its datastore: the snapshot is then restored as the image itself, and no byte is copied. It is a volume of
+its own in the end. What lies beside it until then is found by the half-made image, which is there first and goes last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple, Optional
 
 from .. import placement
@@ -52,6 +53,16 @@ class _Saving(NamedTuple):
         return self.snapshot is None and self.vm.lcm_state == _RUNNING
 
 
+class _Way(NamedTuple):
+    """How a disk is saved: `without` is a pool that cannot take the snapshot which a running VM's disk needs.
+
+    `shares` is whether the image may lie with the disk and share what the snapshot holds.
+    """
+
+    without: Optional[Pool] = None
+    shares: bool = False
+
+
 def cpds(world: World, request: CpdsRequest) -> str:
     """Save a VM's disk, or a snapshot of it, as the image that `mkfs` named; that one allocated nothing.
 
@@ -79,10 +90,9 @@ def cpds(world: World, request: CpdsRequest) -> str:
         wanted = Wanted(request.target, size, settings, images.marks(image_number(request.target), image))
         host = _host(world, vm, request.disk.host)
         saving = _Saving(vm, host, definition, source, snapshot, wanted)
-        without = _require_savable(controller, saving)
+        way = _way(controller, saving)
         if not volumes.settle_name(world, controller, wanted, found.get(request.target)):
-            _save(world, controller, saving, without)
-            volumes.complete(world, controller, request.target)
+            volumes.complete(world, controller, request.target, _save(world, controller, saving, way))
     return ""
 
 
@@ -111,54 +121,75 @@ def _host(world: World, vm: Vm, named: str) -> str:
     return vm.history[-1].host
 
 
-def _require_savable(controller: Controller, saving: _Saving) -> Optional[Pool]:
-    """Return a pool that cannot take the snapshot which saving the disk of a running VM needs, None if there is none.
-
-    Raises InUse, Unsupported or Refused for a disk that cannot be read.
-    """
-    source = saving.source
+def _way(controller: Controller, saving: _Saving) -> _Way:
+    """Return how the disk is saved. Raises InUse, Unsupported or Refused for one that cannot be read."""
+    source, settings = saving.source, saving.wanted.settings
     if saving.snapshot is None and not saving.hot:
         copies.readable(source)
     placement.require_together(source.name, source.replicas)
-    if not saving.hot:
-        return None
+    wishes = settings.clone_mode != "copy"
+    if not saving.hot and not wishes:
+        return _Way()
     holders = {(replica.node, replica.pool) for replica in source.replicas if replica.diskful}
-    pools = controller.pools(sorted({pool for _, pool in holders if pool}))
-    return next((pool for pool in pools if (pool.node, pool.name) in holders and not pool.snapshots), None)
+    pools = [one for one in controller.pools(sorted({p for _, p in holders if p})) if (one.node, one.name) in holders]
+    without = next((pool for pool in pools if not pool.snapshots), None)
+    everywhere = saving.snapshot is None or {node for node, _ in holders} == set(saving.snapshot.nodes)
+    if not wishes or without is not None or not everywhere:
+        return _Way(without)
+    group = controller.group(settings.resource_group) if settings.resource_group else None
+    return _Way(None, placement.may_lie_with(settings, group, source.replicas, pools))
 
 
-def _save(world: World, controller: Controller, saving: _Saving, without: Optional[Pool]) -> None:
-    """Make and fill the image. Arguments: without, the pool that cannot take the snapshot."""
-    beside = saving.snapshot is not None or (saving.hot and without is None)
-    wanted = saving.wanted
+def _save(world: World, controller: Controller, saving: _Saving, way: _Way) -> Optional[Volume]:
+    """Make and fill the image; returns it where its marks have to be set right."""
+    quiet = way.without if saving.hot else None
+    beside = way.shares or saving.snapshot is not None or (saving.hot and quiet is None)
     if beside:
-        wanted = wanted._replace(marks={**wanted.marks, COPY_OF: saving.source.name})
+        marks = {**saving.wanted.marks, COPY_OF: saving.source.name}
+        saving = saving._replace(wanted=saving.wanted._replace(marks=marks))
+    if way.shares:
+        return _share(world, controller, saving)
     # Without DRBD only the replica on the VM's host has what the VM wrote.
     source = saving.source if beside else _of_host(saving.source, saving.host)
-    target = volumes.create(world, controller, wanted)
+    target = volumes.create(world, controller, saving.wanted)
     if target is None:
-        return
-    if saving.hot and without is not None:
-        _copy_quiet(world, controller, saving, target, without)
-        return
+        return None
+    if quiet is not None:
+        _copy_quiet(world, controller, saving, target, quiet)
+        return None
     if beside:
-        source = _restored(world, controller, saving)
-    copies.fill(world, controller, source, target, saving.host)
+        snapshot = _moment(world, controller, saving)
+        source = restored.lend(world, controller, saving.definition, _then(saving), snapshot, saving.wanted)
+    copies.fill(world, controller, _of_host(source, saving.host), target, saving.host)
+    return None
 
 
-def _restored(world: World, controller: Controller, saving: _Saving) -> Volume:
-    """Return the snapshot that is to be saved as a volume; of a running VM's disk it is taken now."""
-    name, wanted = saving.definition.name, saving.wanted
+def _share(world: World, controller: Controller, saving: _Saving) -> Volume:
+    """Restore the snapshot as the image."""
+    wanted = saving.wanted
+    marks = volumes.birth_marks(world, controller, wanted)
+    with world.undo.by(wanted.name, volumes.discard, world, controller, wanted.name):
+        controller.define(wanted.name, wanted.settings, marks)
+    snapshot = _moment(world, controller, saving)
+    source = saving.definition._replace(size=_then(saving).size)
+    return copies.restore(controller, source, snapshot, wanted, marks)
+
+
+def _then(saving: _Saving) -> Volume:
+    """Return the disk as large as it was when the snapshot was taken."""
+    return saving.source._replace(size=(saving.snapshot.size if saving.snapshot else None) or saving.source.size)
+
+
+def _moment(world: World, controller: Controller, saving: _Saving) -> str:
+    """Return the snapshot that is to be saved; of the disk as it is one is taken, which goes again."""
     if saving.snapshot is not None:
-        snapshot = saving.snapshot.name
-    else:
-        snapshot = wanted.name
-        label = f"snapshot {snapshot} of {name}"
-        with world.undo.borrow(label, controller.delete_snapshot, name, snapshot), _quiet(world, saving):
+        return saving.snapshot.name
+    name, snapshot = saving.definition.name, saving.wanted.name
+    label = f"snapshot {snapshot} of {name}"
+    with world.undo.borrow(label, controller.delete_snapshot, name, snapshot):
+        with _quiet(world, saving) if saving.hot else nullcontext():
             controller.snapshot(name, snapshot)
-    size = (saving.snapshot.size if saving.snapshot else None) or saving.source.size
-    volume = restored.lend(world, controller, saving.definition, saving.source._replace(size=size), snapshot, wanted)
-    return _of_host(volume, saving.host)
+    return snapshot
 
 
 def _of_host(volume: Volume, host: str) -> Volume:

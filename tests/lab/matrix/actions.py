@@ -132,12 +132,12 @@ def _clone(name: str, mode: str, source: scene.Volume) -> Action:
     )
 
 
-def _save(name: str, state: int, snapshot: int = -1, host: str = HOST) -> Action:
+def _save(name: str, state: int, snapshot: int = -1, host: str = HOST, **attributes: str) -> Action:
     new = f"one-image-{NEW}"
     path = f"{host}:/var/lib/one//datastores/101/{VM}/disk.0"
     start = _tm("cpds", path, device(new), snapshot, VM, 100)
     subject = scene.scene(_OWN_DISK, files={(HOST, _path(0)): f"-> {device(DISK)}"})
-    return Action(name, start, subject, frozenset({new}), (new, DISK), state=state)
+    return Action(name, start, subject, frozenset({new}), (new, DISK), attributes=attributes, state=state)
 
 
 def _import(name: str, file: str) -> Action:
@@ -211,6 +211,7 @@ def actions() -> list[Action]:
                frozenset({CHECKPOINT, DOMAIN})),
         Action("mvds", _tm("mvds", _disk(2), device(used), VM, 100), linked, let_go, going=True),
         _save("cpds running", 26),
+        _save("cpds running, snapshot mode", 26, CLONE_MODE="snapshot"),
         _save("cpds off", 27),
         _save("cpds undeployed", 67, host="frontend"),
         _save("cpds snapshot", 27, snapshot=0),
