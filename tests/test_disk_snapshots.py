@@ -9,7 +9,6 @@ from guest_support import run
 from lab.controller.faults import Fault
 from lab.controller.features import Version
 from lab.guests import Domain, Guests
-from lab.oned import documents as D
 from lab.site import Site
 from linstor_un.naming import by_res
 from site_support import done, failed, leave_half_made, marks, meanwhile, opened
