@@ -306,6 +306,25 @@ def test_a_migration_whose_end_was_killed_is_finished_by_monitoring_where_the_vm
         assert site.attached(name) == ["node4"] and not both_write(site, name)
 
 
+def test_a_migration_that_began_meanwhile_is_not_taken_for_a_lost_one(site: Site) -> None:
+    running(site)
+    lost(site, "node3", "node4", OWN, age=1000)
+    vm(site, "node3", state=RUNNING)
+    began = {"override_props": {"Aux/one/MIGRATION": f"7/node3/node4/{int(time.time())}"}}
+    address = f"/v1/resource-definitions/{OWN}"
+
+    class Begins(Fault):
+        def hits(self, method: str, path: str) -> bool:
+            if super().hits(method, path) and "props=" not in path:
+                site.rest("PUT", address, began)
+            return False
+
+    # Between the list of what is marked, and the look at the one definition.
+    site.controller.faults.add(Begins("drop", at=2, method="GET", path="resource-definitions$"))
+    done(site.oned.monitor(site.image_datastore))
+    assert both_write(site, OWN) == {"node3 node4"} and "MIGRATION" in marks(site, OWN)
+
+
 # --- both have it open --------------------------------------------------------------------------------------------
 
 
@@ -334,6 +353,17 @@ def test_a_permission_that_drbd_kept_is_taken_back_in_the_end(site: Site) -> Non
         with pytest.raises(RuntimeError):
             site.rest("PUT", address, {"delete_props": [TWO]})
     assert found.resources["NODE3"].two_primaries, "LINSTOR has forgotten what DRBD still allows"
+    quiet(call(site, "postmigrate", "node3", "node4"))
+    is_only_on(site, "node4")
+
+
+def test_a_mark_stays_until_all_nodes_are_known_to_have_followed(site: Site) -> None:
+    running(site)
+    site.datastores(RESOURCE_GROUP="opennebula", LS_TIMEOUT=10)
+    quiet(call(site, "premigrate", "node3", "node4"))
+    site.controller.faults.add(Fault("lose_answer", method="PUT", path=f"{OWN}$"))
+    assert "not known whether all nodes followed" in failed(call(site, "postmigrate", "node3", "node4"), 3)
+    assert "MIGRATION" in marks(site, OWN) and not both_write(site, IMAGE)
     quiet(call(site, "postmigrate", "node3", "node4"))
     is_only_on(site, "node4")
 

@@ -129,15 +129,24 @@ class Found(NamedTuple):
 
 def look(world: World, source: VmDirectory, target: VmDirectory) -> Found:
     """Return what is at the source, and whether the target is the very same directory."""
-    at_source = (world, source, _DROP_TOKEN, f"look at {source.path}", world.run)
-    with world.undo.by(f"a token in {source.path} on {source.host}", _run, *at_source):
-        said = _run(world, source, _LEAVE_TOKEN, f"look at {source.path}", world.run)
+    doing = f"look at {source.path}"
+    with world.undo.by(f"a token in {source.path} on {source.host}", _drop_token, world, source):
+        said = _run(world, source, _LEAVE_TOKEN, doing, _token(world, source))
     if said == "gone":
         return Found(None, shared=False)
-    shared = _run(world, target, _SEE_TOKEN, f"look for {source.path} of {source.host}", world.run) == "same"
-    if shared:
-        _run(*at_source)
-    return Found(Bytes(int(said)), shared)
+    seen = _run(world, target, _SEE_TOKEN, f"look for {source.path} of {source.host}", _token(world, source))
+    if seen:
+        _drop_token(world, source)
+    return Found(Bytes(int(said)), bool(seen))
+
+
+def _token(world: World, directory: VmDirectory) -> str:
+    """Return what tells a directory's token from that of the other one, and of another run."""
+    return f"{world.run}.{directory.host}.{directory.datastore_id}"
+
+
+def _drop_token(world: World, directory: VmDirectory) -> None:
+    _run(world, directory, _DROP_TOKEN, f"look at {directory.path}", _token(world, directory))
 
 
 def same(world: World, one: VmDirectory, other: VmDirectory) -> bool:
@@ -177,7 +186,7 @@ def copy(world: World, source: VmDirectory, target: VmDirectory) -> None:
     _bring(world, source, target, found.size, "live", doing)
     with world.undo.by(f"what came to {target.path} on {target.host}", drop, world, target, source):
         _run(world, target, _SETTLE, doing, "live")
-    _run(world, source, _DROP_TOKEN, doing, world.run)
+    _drop_token(world, source)
 
 
 def drop(world: World, directory: VmDirectory, other: VmDirectory) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gzip
 import subprocess
+from base64 import b64encode
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lab.hosts import facts
@@ -26,6 +27,7 @@ from lab.matrix.scene import (
 )
 from lab.matrix.stage import GUEST
 from lab.oned import documents
+from lab.oned.documents import DiskDocument
 from lab.oned.process import Running
 from lab.site import Site
 
@@ -165,6 +167,30 @@ def _moves() -> list[Action]:
     ]
 
 
+def _live() -> list[Action]:
+    """Return the actions of a live migration from a host without a replica to another."""
+    there, used = f"{SYSTEM_DIRECTORY}/{VM}", f"one-image-{PERSISTENT}"
+    lent = {"attached": (HOST, BRIDGE), "writers": (BRIDGE, HOST)}
+    since = {"MIGRATION": f"{VM}/{HOST}/{BRIDGE}/1700000000"}
+    links = {_path(0): f"-> {device(DISK)}", _path(2): f"-> {device(used)}"}
+    whole = {**links, f"{there}/nvram": "x", f"{there}/vtpm/state": "y"}
+    before = scene.scene(_OWN_DISK, _USED_PERSISTENT, files={(HOST, path): text for path, text in whole.items()})
+    during = scene.scene(
+        *(replace(one, marks={**one.marks, **since}, **lent) for one in (_OWN_DISK, _USED_PERSISTENT)),
+        files={(host, path): text for host in (HOST, BRIDGE) for path, text in whole.items()},
+    )
+    changes = frozenset({DISK, used, f"{there}/", f"{SYSTEM_DIRECTORY}/.linstor_un.gone.{VM}/"})
+    disks = [DiskDocument(0, 12, SOURCE), DiskDocument(2, 8, PERSISTENT, clone=False)]
+    document = documents.vm(VM, disks, hosts=[BRIDGE], lcm_state=4)
+    text = b64encode(document.encode()).decode()
+    words = (HOST, BRIDGE, there, str(VM), "101")
+    return [
+        Action(name, lambda site, name=name: site.oned.start_tm(name, *words, stdin=text),  # type: ignore[misc]
+               setting, changes, state=4, hosts=(HOST, BRIDGE))
+        for name, setting in (("premigrate", before), ("postmigrate", during), ("failmigrate", during))
+    ]
+
+
 def actions() -> list[Action]:
     """Return all actions."""
     new, used = f"one-image-{NEW}", f"one-image-{PERSISTENT}"
@@ -223,6 +249,7 @@ def actions() -> list[Action]:
                frozenset({used, _LENT})),
         Action("resize", _tm("resize", _disk(0), 16, VM, 100), own, frozenset({DISK})),
         *_moves(),
+        *_live(),
         Action("tm monitor", lambda site: site.oned.start_monitor(site.system_datastore, vm_disks=True), own,
                frozenset()),
     ]

@@ -178,12 +178,15 @@ def _named(key: Key, text: str) -> bool:
     if kind == "file" and "/linstor_un-" in detail:
         # Staging is told by its directory.
         words[kind] = [owner, "/".join(detail.split("/")[:4])]
-    came = re.search(r"what came to (\S+) on (\S+)", text)
-    if kind == "file" and came and owner == came[2] and detail.startswith(f"{came[1]}/"):
-        return True
+    if kind == "mark" and ("MIGRATION" in detail or detail.startswith("two primaries")):
+        words[kind] = ["two primaries", owner]
     if kind == "file" and "/.linstor_un." in detail:
         # What the driver has of its own in a VM's directory is told by that directory.
         words[kind] = [detail.partition("/.linstor_un.")[0], f" on {owner}"]
+    inside = re.match(r"/var/lib/one/datastores/\d+/\d+(?=/)", detail)
+    if kind == "file" and inside and re.search(rf"{inside[0]}(?![/\w])", text):
+        # What is in a VM's directory is told by the directory.
+        words[kind] = [owner]
     return kind in words and all(word in text for word in words[kind])
 
 

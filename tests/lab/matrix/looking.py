@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lab.controller.cluster import Definition
+from lab.controller.drbd_kernel import TWO_PRIMARIES
 from lab.hosts import account, facts
 from lab.site import Site
 
@@ -53,7 +54,11 @@ def _definition(site: Site, one: Definition) -> Iterator[tuple[Key, str]]:
     yield ("definition", one.name, ""), f"{sizes} {' '.join(one.flags)}"
     for key, value in one.props.items():
         if key.startswith("Aux/"):
-            yield ("mark", one.name, key), value
+            # When a migration began is another time in each run.
+            yield ("mark", one.name, key), value.rpartition("/")[0] if key.endswith("/MIGRATION") else value
+    for nodes, props in one.pairs.items():
+        if TWO_PRIMARIES in props:
+            yield ("mark", one.name, f"two primaries of {' '.join(nodes).lower()}"), props[TWO_PRIMARIES]
     for resource in one.resources.values():
         if "TIE_BREAKER" not in resource.flags:
             kind = "attachment" if resource.diskless else "replica"

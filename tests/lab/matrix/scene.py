@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lab.controller.drbd_kernel import TWO_PRIMARIES
 from lab.controller.volumes import Content
 from lab.hosts import account, facts
 from lab.matrix.looking import HOST_TREES, Key, State, look
@@ -36,8 +37,8 @@ def disk_path(disk: int, vm: int = VM) -> str:
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume with two replicas: its marks without their prefix, where it is attached, its snapshots, and whether the
-    VM's saved memory is on it.
+    """A volume with two replicas: its marks without their prefix, where it is attached, its snapshots, whether the
+    VM's saved memory is on it, and two hosts that may write to it at once.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Volume:
     attached: tuple[str, ...] = ()
     snapshots: tuple[str, ...] = ()
     memory: bool = False
+    writers: tuple[str, ...] = ()
 
 
 def image(number: int, **more: tuple[str, ...]) -> Volume:
@@ -166,6 +168,9 @@ def _build(site: Stage, volume: Volume) -> None:
         site.rest("POST", f"{address}/resources/{node}/make-available", {"diskful": False})
     for snapshot in volume.snapshots:
         site.rest("POST", f"{address}/snapshots", {"name": snapshot})
+    if volume.writers:
+        allowed = {"override_props": {TWO_PRIMARIES: "yes"}}
+        site.rest("PUT", "/".join((address, "resource-connections", *volume.writers)), allowed)
 
 
 def _drop(site: Site, name: str) -> None:
