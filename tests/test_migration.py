@@ -283,12 +283,12 @@ def test_monitoring_ends_migrations_that_oned_knows_nothing_of_any_more(site: Si
     assert both_write(site, OWN) == {"node3 node4"}, "the lease is not over"
     lost(site, "node3", "node4", age=1000)
     vm(site, "node3", "node4", state=MIGRATE)
-    done(site.oned.monitor(site.system_datastore))
+    done(site.oned.monitor(site.image_datastore))
     assert both_write(site, OWN) == {"node3 node4"}, "oned still waits for the migration"
 
     vm(site, "node3", state=RUNNING)
     with opened(site, "node3", by_res(OWN)), opened(site, "node4", by_res(OWN)):
-        assert "open on node3 and node4" in done(site.oned.monitor(site.system_datastore)).stderr
+        assert "open on node3 and node4" in done(site.oned.monitor(site.image_datastore)).stderr
         assert both_write(site, OWN) == {"node3 node4"} and not both_write(site, IMAGE)
     with opened(site, "node3", by_res(OWN)):
         done(site.oned.monitor(site.image_datastore))

@@ -38,6 +38,10 @@ _WHOLE = "the directory is looked for at the other end, sent, compared, put in p
 _SAVED = "the VM's memory, if it is saved, goes with its directory: one look whether it is"
 _LENT = "on a host without a replica the volume is attached before and let go after, which is three of the requests"
 _MARKS_AND_OPENERS = "marks and openers are looked at first: used memory must not be restored again"
+_LEASED = (
+    "a migration is marked before two hosts may write and unmarked after it; who has the volume open is looked at before "
+    "that is taken back; the directory is looked for at both ends"
+)
 
 # By the names of the interruption matrix's actions.
 BUDGETS = {
@@ -47,7 +51,7 @@ BUDGETS = {
     "mkfs": Budget(3, 2, 1, goal=(3, 1)),
     "image clone": Budget(5, 2, 1, goal=(5, 1)),
     "rm": Budget(6, 0, 0, goal=(3, 0), reason=f"{_LOOK}; only a refused deletion tells that an image has snapshots"),
-    "monitor": Budget(1, 0, 0, goal=(1, 0)),
+    "monitor": Budget(2, 0, 0, goal=(1, 0), reason="one request looks for live migrations that were lost"),
     "clone copy": Budget(6, 3, 2, goal=(5, 1), reason=f"{_PLACED}; {_TWO_HOSTS}"),
     "clone copy, source in use": Budget(6, 3, 2, goal=(5, 1), reason=f"{_PLACED}; {_TWO_HOSTS}"),
     "clone snapshot": Budget(12, 1, 1, goal=(7, 1), reason=_RESTORED),
@@ -75,5 +79,8 @@ BUDGETS = {
     "mv disk": Budget(6, 2, 2, goal=(3, 2), reason=f"{_LET_GO}; its mark names its system datastore"),
     "mv disk to the front-end": Budget(4, 1, 1, goal=(3, 2), reason=_LET_GO),
     "mv directory": Budget(1, 6, 4, goal=(1, 2), reason=_WHOLE),
+    "premigrate": Budget(9, 7, 3, goal=(4, 1), reason=_LEASED),
+    "postmigrate": Budget(13, 4, 2, goal=(4, 1), reason=_LEASED),
+    "failmigrate": Budget(13, 3, 2, goal=(4, 1), reason=_LEASED),
     "tm monitor": Budget(2, 0, 0, goal=(2, 0)),
 }

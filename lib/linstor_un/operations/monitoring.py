@@ -22,13 +22,17 @@ def datastore(world: World, request: MonitorRequest) -> str:
     """Return USED_MB, TOTAL_MB and FREE_MB, as oned's template syntax has them.
 
     They tell what images can be asked for: with two replicas, half of the pools; without nodes that are
-    offline. Two or three requests, none of which makes LINSTOR wait for satellites: one is for lost live migrations.
+    offline. None of the two or three requests makes LINSTOR wait for satellites; the last one is for live migrations
+    that were lost, of VMs in whatever system datastore: nobody else finds one of a VM that nothing happens to.
     Raises Failed when no volume could be placed at all: oned then keeps the numbers that it has, and its
     log says why. Zeroes would say that the datastore is full of data.
     """
     controller = _controller(world, request)
     answer = _capacity(world, request, controller)
-    _end_lost_migrations(world, controller)
+    try:
+        two_primaries.expire(world, controller, controller.marked({naming.MIGRATION: ""}))
+    except DriverError as error:
+        world.trail.warn(f"lost live migrations are not looked for: {error}")
     return answer
 
 
@@ -40,7 +44,6 @@ def system_datastore(world: World, request: MonitorRequest) -> str:
     """
     controller = _controller(world, request)
     answer = _capacity(world, request, controller)
-    _end_lost_migrations(world, controller)
     if request.vm_disks:
         try:
             marked = controller.marked({naming.DS_ID: str(request.datastore.id), naming.VM_ID: ""})
@@ -49,14 +52,6 @@ def system_datastore(world: World, request: MonitorRequest) -> str:
         except DriverError as error:
             world.trail.warn(f"the usage of the VMs' disks is not reported: {error}")
     return answer
-
-
-def _end_lost_migrations(world: World, controller: Controller) -> None:
-    """A killed migration of a VM that nothing happens to afterwards is found by nobody else."""
-    try:
-        two_primaries.expire(world, controller)
-    except DriverError as error:
-        world.trail.warn(f"lost live migrations are not looked for: {error}")
 
 
 def _controller(world: World, request: MonitorRequest) -> Controller:

@@ -120,9 +120,12 @@ def _release(world: World, controller: Controller, name: str, host: str) -> None
         world.trail.warn(f"left behind: attachment of {name} on {host} ({error})")
 
 
-def expire(world: World, controller: Controller) -> None:
-    """End the migrations that oned knows nothing of any more; what cannot be ended is told in oned's log."""
-    for definition in controller.marked({MIGRATION: ""}):
+def expire(world: World, controller: Controller, marked: Sequence[Definition]) -> None:
+    """End the migrations that oned knows nothing of any more; what cannot be ended is told in oned's log.
+
+    Arguments: marked, the definitions that carry the mark of one.
+    """
+    for definition in marked:
         lost = of(definition)
         if lost is not None and world.clock.date() - lost.since > LEASE_SECONDS:
             try:
