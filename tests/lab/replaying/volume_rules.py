@@ -55,10 +55,11 @@ def cpds(case: Case) -> None:
 def export(case: Case) -> None:
     image = facts.image_of(case.call)
     name = facts.definition_of(image.source)
-    case.nothing_else_changed([name])
     after = kept(case, name)
     answer = _import_info(case)
     host, _, path = answer.get("IMPORT_SOURCE", "").partition("ssh://")[2].partition(":")
+    lent = [(host, str(place)) for place in [Path(path), *Path(path).parents]]
+    case.nothing_else_changed([name], lent if path in case.after.links_to(host, name) else [])
     somewhere = case.unless(host in case.world.hosts.names and path.startswith("/"), f"stdout leads to {answer}")
     if after is None or not somewhere:
         return
@@ -66,7 +67,8 @@ def export(case: Case) -> None:
     case.unless(host in after.nodes, f"{name} is not on {host}")
     case.unless(answer.get("FORMAT") == "raw", f"says FORMAT {answer.get('FORMAT')}")
     still(case, name)
-    device = case.world.host_path(host, path)
+    linked = path in case.after.links_to(host, name)
+    device = case.world.host_path(host, f"/dev/drbd/by-res/{name}/0" if linked else path)
     if case.unless(device.exists(), f"{path} is not there on {host}"):
         case.unless(fingerprint(device) == case.world.known.get(name), f"{path} on {host} does not hold {name}")
         length = _length(device)
