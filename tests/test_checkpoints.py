@@ -302,6 +302,17 @@ def test_what_the_stock_script_saved_is_restored_by_the_stock_script(site: Site,
     assert outcome.stdout == f"{NAME}\n" and guests.state("node1", NAME) == "running"
 
 
+def test_a_definition_that_a_killed_run_left_without_a_volume_hides_no_file(site: Site, guests: Guests) -> None:
+    start(site, guests)
+    install_host(site.hosts, "node1")
+    guests.virsh("node1", "save", NAME, file())
+    props = {"Aux/one/VM_ID": "7", "Aux/one/STATE": "creating", "Aux/one/RUN": "of-a-killed-run"}
+    definition = {"name": CHECKPOINT, "resource_group_name": "opennebula", "props": props}
+    site.rest("POST", "/v1/resource-definitions", {"resource_definition": definition})
+    done(restore(site))
+    assert guests.state("node1", NAME) == "running" and not site.definition(CHECKPOINT)
+
+
 def test_what_the_driver_before_this_one_saved_goes_on(site: Site, guests: Guests) -> None:
     """It paused each VM, and marked nothing."""
     start(site, guests)

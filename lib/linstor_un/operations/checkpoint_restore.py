@@ -69,7 +69,7 @@ def _reach(
     other = placement.contradiction(found, _marks(request))
     if other:
         raise Exists(f"{found.name} is marked {other}, so it belongs to something else and is left alone")
-    if found.deleting or found.props.get(STATE) == DELETING:
+    if _used(found) or found.size is None:
         return ""
     host = request.directory.host
     volume = volumes.existing(found, controller, settings)
@@ -114,11 +114,15 @@ def _restore(
 
 def _nothing(request: RestoreRequest, name: str, found: Optional[Definition]) -> DriverError:
     vm_id, host = request.directory.vm_id, request.directory.host
-    if found is not None:
+    if found is not None and _used(found):
         why = f"the memory of VM {vm_id} in {name} was used already, and its disks have gone on"
         return Refused(f"{why}; {_boot(request)}")
     why = f"the memory of VM {vm_id} is neither in {name} on LINSTOR nor in {request.file} on {host}"
     return NotFound(f"{why}; {_boot(request)}")
+
+
+def _used(found: Definition) -> bool:
+    return found.deleting or found.props.get(STATE) == DELETING
 
 
 def _boot(request: RestoreRequest) -> str:
