@@ -128,11 +128,18 @@ def test_a_connection_that_breaks_in_the_middle_is_a_failure_and_no_reason_to_be
 ) -> None:
     source, target = filled(volumes, 400 * MIB, 400 * MIB)
 
+    def writers() -> list[int]:
+        return [pid for pid, argv in lab.processes("node2").items() if argv[:1] == ["dd"]]
+
     def break_it() -> None:
-        assert eventually(lambda: any(argv[:1] == ["dd"] for argv in lab.processes("node2").values()))
+        assert eventually(lambda: bool(writers()))
+        for pid in writers():
+            os.kill(pid, signal.SIGSTOP)
         for pid, argv in lab.processes("node2").items():
-            if argv[0].startswith("sshd: oneadmin"):
+            if argv[0].startswith("sshd") and "oneadmin" in argv[0]:
                 os.kill(pid, signal.SIGKILL)
+        for pid in writers():
+            os.kill(pid, signal.SIGKILL)
 
     breaker = threading.Thread(target=break_it)
     breaker.start()
