@@ -13,7 +13,7 @@ from lab.controller.faults import Fault
 from lab.controller.server import Controller as Simulator
 from linstor_un.adapters.controller import LinstorController
 from linstor_un.adapters.controller_client import GONE_SECONDS
-from linstor_un.errors import DriverError, Failed, Refused, Uncertain, Unreachable
+from linstor_un.errors import DriverError, Refused, Unreachable
 from linstor_un.settings import Settings
 from linstor_un.units import Kib
 from scripted_controller import Answer, Memory, ScriptedController, TestClock
@@ -209,14 +209,3 @@ def test_the_kernel_watches_over_every_connection(clock: Later, opening: ExitSta
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == GONE_SECONDS * 1000
         clock.sleep(3600)
-
-
-def test_a_change_on_a_machine_that_is_gone_stays_uncertain_and_a_question_is_asked_again(
-    clock: Later, opening: ExitStack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    controller = ScriptedController()
-    opening.callback(controller.close)
-    lin = linstor(clock, f"127.0.0.1:{controller.port}")
-    controller.says("GET /v1/resource-definitions", Answer(document=[]))
-    assert lin.definitions(["disk"]) == {}
-    assert Failed and Uncertain

@@ -16,8 +16,9 @@ from lab.controller.server import Controller
 from lab.oned import documents as D
 from lab.oned.answers import Outcome, read_monitor
 from lab.site import Site
-from linstor_un.adapters import controller_client
-from linstor_un.adapters.controller_link import Link, Lost
+from linstor_un.adapters import controller_client, controller_link
+from linstor_un.adapters.controller import LinstorController
+from linstor_un.errors import Uncertain
 from linstor_un.naming import by_res
 from linstor_un.settings import Settings
 from linstor_un.wiring import SystemClock
@@ -254,20 +255,43 @@ with socket.create_server(("0.0.0.0", 3370)) as server:
 """
 
 
-def test_a_controller_whose_machine_dies_during_a_request_is_noticed(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, seconds in (("GONE_SECONDS", 2), ("_ASK_AFTER", 1), ("_ASK_EVERY", 1)):
-        monkeypatch.setattr(controller_client, name, seconds)
+@contextmanager
+def dying_controller(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[LinstorController]:
+    """A driver's connection to a controller on node4, which is cut off during the first request, and a second one."""
+    for module, name, seconds in (
+        (controller_client, "GONE_SECONDS", 2),
+        (controller_client, "_ASK_AFTER", 1),
+        (controller_client, "_ASK_EVERY", 1),
+        (controller_link, "CONNECT_SECONDS", 1),
+    ):
+        monkeypatch.setattr(module, name, seconds)
     argv = site.hosts.entering("node4", [sys.executable, "-I", "-S", "-c", _SILENT])
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as controller:
         assert controller.stdout and controller.stdout.readline() == "listening\n"
-        settings = Settings(controllers=(f"{site.hosts.address('node4')}:3370",), timeout=60)
-        link = Link(settings, SystemClock(), Memory())
-        assert link.rest == (1, 27, 0)
+        addresses = (f"{site.hosts.address('node4')}:3370", "127.0.0.1:3370")
+        lin = LinstorController(Settings(controllers=addresses, timeout=40), SystemClock(), Memory())
+        assert lin._link.rest == (1, 27, 0) and not site.controller.faults.log
+        try:
+            with later(0.5, site.hosts.partition, "node4", "frontend"):
+                yield lin
+        finally:
+            site.hosts.heal("node4", "frontend")
+            controller.kill()
+
+
+def test_a_question_to_a_machine_that_dies_is_put_to_the_next_controller(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with dying_controller(site, monkeypatch) as lin:
         began = time.monotonic()
-        with later(0.5, site.hosts.partition, "node4", "frontend"), pytest.raises(Lost) as lost:
-            link.request("GET", "/v1/nodes", None, 60)
-        site.hosts.heal("node4", "frontend")
-        controller.kill()
-        assert time.monotonic() - began < 30 and lost.value.slow and not lost.value.late
+        assert [node.name for node in lin.nodes()] == list(site.hosts.names)
+        assert time.monotonic() - began < 30
+
+
+def test_a_change_on_a_machine_that_dies_stays_uncertain(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows whether the other side is dead, or only cut off and still at work."""
+    name = datablock(site)
+    site.controller.faults.clear()
+    with dying_controller(site, monkeypatch) as lin, pytest.raises(Uncertain, match="so far nothing happened"):
+        lin.mark(name, {"Aux/one/X": "1"})
+    assert "X" not in marks(site, name)

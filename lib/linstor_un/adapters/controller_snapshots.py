@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
+from .. import placement
 from ..errors import DriverError, Exists, Failed, NotFound, Refused, TimedOut, Unsupported
 from ..inventory import DRBD, Definition
 from ..retry import until
@@ -148,6 +149,8 @@ class Snapshots(Connections):
         holders = [item for item in self.replicas(name) if item.diskful]
         if not holders or not all(item.usable for item in holders):
             raise Refused(f"cannot {doing}: not all replicas of {name} are online")
+        # LINSTOR calls them up to date when each is so on its own.
+        placement.require_together(name, holders)
         if not source.layers:
             raise Unsupported(f"cannot {doing}: LINSTOR forgot the layers of {name} in a rollback; copy it instead")
         places = {(item.node, item.pool) for item in holders}
