@@ -1,4 +1,4 @@
-"""A controller that restarts, moves to another host or is gone: waited for, for a bounded time, and nothing is done twice."""
+"""A controller that restarts, moves or is gone: waited for, for a bounded time, and nothing is done twice."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ def test_a_controller_that_restarts_is_waited_for_and_so_are_its_satellites(
 
     def start() -> None:
         controller = ScriptedController(port=port)
-        controller.says("GET /v1/nodes", nodes("OFFLINE", "OFFLINE"), nodes("ONLINE", "OFFLINE"), nodes("ONLINE", "ONLINE"))
+        one_by_one = [nodes("OFFLINE", "OFFLINE"), nodes("ONLINE", "OFFLINE"), nodes("ONLINE", "ONLINE")]
+        controller.says("GET /v1/nodes", *one_by_one)
         started.append(controller)
         opening.callback(controller.close)
 
@@ -143,14 +144,11 @@ def pair() -> Iterator[tuple[Simulator, Simulator]]:
     cluster = build("1.33", ["node1", "node2", "node3"], ["thin:LVM_THIN:10G"], ["DRBD", "STORAGE"])
     first, second = Simulator(cluster), Simulator(cluster)
     first.start()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        reserved = server.getsockname()[1]
     try:
         yield first, second
     finally:
         first.stop()
         second.stop()
-        del reserved
 
 
 def fail_over(pair: tuple[Simulator, Simulator], port: int) -> None:
