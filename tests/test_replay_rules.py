@@ -48,7 +48,7 @@ SPOILED = [
     (MOVED, "tm/linstor_un/postmigrate", "mark one-vm-18-disk-0 Aux/one/LEASE x", "has the properties"),
     (MOVED, "tm/linstor_un/postmigrate", f"ssh node1 mkdir -p {THERE}/101/18", "101/18 is still there"),
     (FAILED, "tm/linstor_un/failmigrate", "attach one-vm-20-disk-0", "is attached on"),
-    (FAILED, "tm/linstor_un/failmigrate", f"ssh node2 mkdir -p {THERE}/101/20", "101/20 was not there"),
+    (FAILED, "tm/linstor_un/failmigrate", f"ssh node2 mkdir -p {THERE}/101/20", "101/20 is still there"),
     (MIXED, "tm/linstor_un/premigrate", f"ssh node2 touch {THERE}/106/96/x", "106/96/x was not there"),
     (SAVED_AS, "tm/linstor_un/cpds", "snap one-vm-36-disk-0 left", "one-vm-36-disk-0 changed: snapshots"),
     (SAVED_AS, "tm/linstor_un/cpds", "attach one-image-33", "one-image-33 is still attached on"),
