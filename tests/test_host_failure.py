@@ -276,6 +276,8 @@ def dying_controller(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Li
                 yield lin
         finally:
             site.hosts.heal("node4", "frontend")
+            # The process that entered the host is another than the one that listens there.
+            site.hosts.run("node4", ["pkill", "-KILL", "-f", "create_server"], user="root", check=False)
             controller.kill()
 
 

@@ -26,8 +26,11 @@ _START_SECONDS = 60.0
 _SLACK_SECONDS = 25.0
 _TIMEOUT_CODES = (124, 137)
 
-# dd says why it failed first and its numbers last; tar ends by saying that it ends.
-_NO_REASON = re.compile(r"[0-9]+(\+[0-9]+ records (in|out)$| bytes? .*copied)|tar: Exiting with failure status|linstor_un-")
+# dd says why it failed first and its numbers last; tar ends by saying that it ends. What begins with our name is a word
+# of a script of ours to the driver.
+_NO_REASON = re.compile(
+    r"[0-9]+(\+[0-9]+ records (in|out)$| bytes? .*copied)|tar: Exiting with failure status|linstor_un-"
+)
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.:%-]*[A-Za-z0-9_])?\Z")
 
 _SSH_OPTIONS = (
