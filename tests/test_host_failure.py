@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -265,7 +264,8 @@ def dying_controller(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Li
         (controller_link, "CONNECT_SECONDS", 1),
     ):
         monkeypatch.setattr(module, name, seconds)
-    argv = site.hosts.entering("node4", [sys.executable, "-I", "-S", "-c", _SILENT])
+    # Neither this checkout nor root's own Python can be reached from there.
+    argv = site.hosts.entering("node4", ["/usr/bin/python3", "-I", "-S", "-c", _SILENT])
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as controller:
         assert controller.stdout and controller.stdout.readline() == "listening\n"
         addresses = (f"{site.hosts.address('node4')}:3370", "127.0.0.1:3370")
