@@ -83,6 +83,7 @@ def with_trees(item: Recording, **trees: dict[str, list[str]]) -> Recording:
     return replace(item, calls=[told if call is first else call for call in item.calls])
 
 
+@pytest.mark.slow
 def test_a_recorded_directory_needs_the_links_that_ours_had(lab: replay.Lab) -> None:
     had = {"node2": ["disk.0@", "disk.1@", "disk.2", "ds.xml"], "node1": []}
     item = with_trees(recording("7.4.0", "mixed-ssh-migrate_cold"), tree_after=had)

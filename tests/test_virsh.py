@@ -126,6 +126,7 @@ def test_a_libvirt_that_cannot_be_asked_is_no_vm_that_is_gone(setting: Setting) 
         setting.libvirt.look(setting.device)
 
 
+@pytest.mark.slow
 def test_a_device_that_does_not_appear_is_told(setting: Setting) -> None:
     setting.answers("domstate", "running (booted)")
     gone = str(setting.place / "gone")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -34,7 +35,8 @@ def equip(hosts: Hosts) -> None:
         for layer in ("upper", "work"):
             (root / "run/lab-bin" / layer).mkdir(parents=True)
         tool = root / "run/lab-bin/upper/virsh"
-        tool.write_text(f"#!{sys.executable} -IS\n" + Path(virsh.__file__).read_text())
+        # Not this checkout's own: a host sees nothing of the front-end's /tmp.
+        tool.write_text(f"#!{os.path.realpath(sys.executable)} -IS\n" + Path(virsh.__file__).read_text())
         for path in (tool, tool.parent):
             path.chmod(0o755)
         options = "lowerdir=/usr/local/bin,upperdir=/run/lab-bin/upper,workdir=/run/lab-bin/work"
