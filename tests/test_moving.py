@@ -305,6 +305,7 @@ def test_what_a_disk_left_on_a_host_that_died_goes_when_the_host_is_back_and_the
     quiet(mv(site, "node1", "node2"))
     assert not site.link("node3", 7, 0) and not site.attached(DISK)
     assert "LOST_HOSTS" not in marks(site, DISK) and site.link("node2", 7, 0) == by_res(DISK)
+    assert files(site, "node3") == []
 
 
 def test_what_a_disk_left_on_a_host_that_died_goes_with_the_disk(site: Site) -> None:
@@ -313,7 +314,7 @@ def test_what_a_disk_left_on_a_host_that_died_goes_with_the_disk(site: Site) -> 
     lose(site, "node3")
     vm(site, VOLATILE, state=11, hosts=("node3", "node1"))
     quiet(site.oned.tm("delete", site.disk_word("node1", 7, 0), 7, 101))
-    assert not site.definition(DISK) and not site.link("node3", 7, 0)
+    assert not site.definition(DISK) and files(site, "node3") == []
 
 
 def test_an_image_is_let_go_of_on_a_host_that_died_with_its_vm(site: Site) -> None:
