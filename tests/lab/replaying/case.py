@@ -39,6 +39,7 @@ class Case:
     ) -> None:
         """Note everything that changed beside the definitions, files and guests named."""
         seen = [place for host, path in files for place in self.world.everywhere(host, path)]
+        seen += [place for place in self.world.left_behind if place not in self.after.files]
         self.wrong += differences(self.before, self.after, definitions, seen, guests)
 
     def read(self, reader: Callable[[Outcome], object]) -> object:

@@ -12,6 +12,7 @@ from lab.replaying.disk_rules import disk_of, linked, parents, vm_marks
 from lab.replaying.facts import Disk, Place
 from lab.replaying.snapshot import link_to
 
+_LOST_HOSTS = "Aux/one/LOST_HOSTS"
 _PLACEMENT = ("STORAGE_POOL", "RESOURCE_GROUP", "NODE_LIST", "REPLICA_COUNT", "AUTO_PLACE", "LAYER_LIST", "PROVIDERS")
 
 
@@ -53,7 +54,10 @@ def _disk(case: Case, disk: Disk, source: Place, target: Place) -> None:
         _released(case, disk, source, target)
     if after is None:
         return
-    _marked(case, disk, target)
+    dead = facts.dead_host(case.call)
+    _marked(case, disk, target, dead)
+    if dead:
+        case.world.died.setdefault(name, set()).add((dead, source.path))
     still(case, name)
     case.unless(not after.dual, f"{name} may be written on {sorted(after.dual)} at once")
     on_host = target.host in case.world.hosts.names
@@ -77,14 +81,19 @@ def _released(case: Case, disk: Disk, source: Place, target: Place) -> None:
         let_go_of(case, disk.definition, source.host, [source.path, target.path], [target.host])
 
 
-def _marked(case: Case, disk: Disk, target: Place) -> None:
-    """The marks tell the VM, the disk and the destination's system datastore; a shared image has none."""
+def _marked(case: Case, disk: Disk, target: Place, dead: str) -> None:
+    """The marks tell the VM, the disk and the destination's system datastore; a shared image has none.
+
+    One more may tell of the dead host, which has to be tidied when it is back.
+    """
     before, after = case.before.definitions[disk.definition], case.after.definitions[disk.definition]
     wanted = vm_marks(target) if disk.own or before.props.keys() & vm_marks(target).keys() else {}
     found = {key: after.props.get(key) for key in vm_marks(target) if key in after.props}
     case.unless(found == wanted, f"{disk.definition} carries the marks {found}, not {wanted}")
     rest = {key: value for key, value in before.props.items() if key not in vm_marks(target)}
     now = {key: value for key, value in after.props.items() if key not in vm_marks(target)}
+    if dead and dead in now.get(_LOST_HOSTS, ""):
+        now[_LOST_HOSTS] = rest.setdefault(_LOST_HOSTS, now[_LOST_HOSTS])
     taken_back = disk.definition in case.world.lost and now.items() <= rest.items()
     case.unless(now == rest or taken_back, f"{disk.definition} had the properties {rest}, has {now}")
 

@@ -74,6 +74,8 @@ class World:
         self._writes = 0
         self.guests = Guests(hosts, self.linstor.cluster, volumes)
         self.migrations: dict[int, Migration] = {}
+        self.died: dict[str, set[tuple[str, str]]] = {}
+        """Where definitions were linked on a host, by its path there, when it died and they were moved away."""
         self.owed_premigrate: dict[int, Call] = {}
         """Calls that did not do their work, should the recorded guest be migrated all the same."""
         self.loud: list[str] = []
@@ -109,9 +111,21 @@ class World:
         shutil.rmtree(self.work, ignore_errors=True)
 
     @property
+    def left_behind(self) -> list[tuple[str, str]]:
+        """The links on hosts that died: (host, path), which any later action on the disk may remove."""
+        return [place for places in self.died.values() for place in places]
+
+    @property
     def lost(self) -> dict[str, frozenset[str]]:
-        """The definitions of migrations that have not ended, and their hosts: whoever comes next may tidy up there."""
-        return {name: frozenset((one.source, one.target)) for one in self.migrations.values() for name in one.before}
+        """The definitions of migrations that have not ended or of moves from a dead host, and these hosts.
+
+        Whoever comes next may tidy up there.
+        """
+        found = {name: frozenset(host for host, _ in places) for name, places in self.died.items()}
+        for one in self.migrations.values():
+            for name in one.before:
+                found[name] = found.get(name, frozenset()) | {one.source, one.target}
+        return found
 
     # What the documents say
 
