@@ -60,7 +60,7 @@ def _plain(one: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def _give_python(site: Site, host: str) -> None:
     script = f"#!/bin/sh\nexec {sys.executable} \"$@\"\n"
-    make = 'mkdir -p /run/shim/upper /run/shim/work && cat >/run/shim/upper/python3 && chmod 755 /run/shim/upper/python3'
+    make = 'mkdir -p /run/shim/upper /run/shim/work && cd /run/shim/upper && cat >python3 && chmod 755 python3'
     options = "lowerdir=/usr/local/bin,upperdir=/run/shim/upper,workdir=/run/shim/work"
     site.hosts.run(host, ["sh", "-c", make], user="root", input=script)
     site.hosts.run(host, ["mount", "-t", "overlay", "-o", options, "shim", "/usr/local/bin"], user="root")
@@ -195,7 +195,7 @@ def test_a_file_is_newer_than_what_linstor_has(site: Site, guests: Guests) -> No
 HOOK = '''#!/bin/sh
 # {name}.linstor_un: {what}.
 #
-# OpenNebula's own `{name}` runs it on the VM's host, where oned.conf does not name this driver's. See docs/operating.md.
+# OpenNebula's own `{name}` runs it on the VM's host where oned.conf does not name this driver's: docs/operating.md.
 tree=$(cd "$(dirname "$0")/../.." && pwd)
 run="import sys; from linstor_un.main import run; sys.exit(run('vmm.{name}.linstor_un', ''))"
 LINSTOR_UN_TREE=$tree PYTHONPATH=$tree/lib python3 -c "$run" "$@" ||

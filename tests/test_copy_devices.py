@@ -157,7 +157,9 @@ def test_a_device_that_cannot_punch_holes_gets_zeroes_written(loops: Disks, tmp_
     assert read(target) == bytes(SIZE + 512)
 
 
-@pytest.mark.parametrize("filesystem, size", [("ext2", 16), ("ext3", 16), ("ext4", 16), pytest.param("xfs", 320, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "filesystem, size", [("ext2", 16), ("ext3", 16), ("ext4", 16), pytest.param("xfs", 320, marks=pytest.mark.slow)]
+)
 def test_a_file_system_is_there_and_nothing_old_beside_it(
     loops: Disks, world: World, filesystem: str, size: int
 ) -> None:

@@ -13,7 +13,7 @@ DIRECTORY = "/var/lib/one/datastores/102/7"
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ("<source dev='/var/lib/one//datastores/101/7/disk.0'/>", "<source dev='/var/lib/one//datastores/102/7/disk.0'/>"),
+        ("<a dev='/var/lib/one//datastores/101/7/disk.0'/>", "<a dev='/var/lib/one//datastores/102/7/disk.0'/>"),
         ('file="/var/lib/one/datastores/5/7/disk.1"', 'file="/var/lib/one/datastores/102/7/disk.1"'),
         ("<d>/var/lib/one/datastores/101/7</d>", "<d>/var/lib/one/datastores/102/7</d>"),
         ("file=/var/lib/one/datastores/1/7/a,if=none", "file=/var/lib/one/datastores/102/7/a,if=none"),
@@ -26,9 +26,11 @@ def test_a_path_of_the_vm_follows_its_directory(before: str, after: str) -> None
 @pytest.mark.parametrize(
     "path",
     [
-        "/sys/12/7/x", "/7/", "/12/7/", "/var/lib/one/datastores/101/70/disk.0", "/var/lib/one/datastores/101/17/disk.0",
+        "/sys/12/7/x", "/7/", "/12/7/",
+        "/var/lib/one/datastores/101/70/disk.0", "/var/lib/one/datastores/101/17/disk.0",
         "/srv/var/lib/one/datastores/101/7/disk.0", "/var/lib/one/datastores/a/7/disk.0", "/var/lib/one/datastores/7",
-        "/var/lib/one/datastores/101/7.old/disk.0", "/var/lib/one/datastores/101/7-1", "/var/lib/one/datastores/x/101/7",
+        "/var/lib/one/datastores/101/7.old/disk.0", "/var/lib/one/datastores/101/7-1",
+        "/var/lib/one/datastores/x/101/7",
         "x/var/lib/one/datastores/101/7/y", "/var/lib/oneX/datastores/101/7", "/var/lib/one/datastores/-1/7/d",
     ],
 )

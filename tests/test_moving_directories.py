@@ -153,7 +153,8 @@ def test_a_disks_new_link_is_not_replaced_by_an_old_one(site: Site) -> None:
 
 def test_what_an_old_run_left_at_the_destination_is_not_taken_for_the_vms(site: Site) -> None:
     before = fill(site, "node1")
-    run(site, "node2", 'mkdir -p "$1/.linstor_un.new/old" "$1/vtpm/old" && touch "$1/snap-7.xml" "$1/empty"', f"{BASE}/101/7")
+    old = 'mkdir -p "$1/.linstor_un.new/old" "$1/vtpm/old" && touch "$1/snap-7.xml" "$1/empty"'
+    run(site, "node2", old, f"{BASE}/101/7")
     vm(site, hosts=("node1", "node2"))
     quiet(mv(site, "node1", "node2", disk=None))
     assert listing(site, "node2") == before and not own_files(site, "node2")

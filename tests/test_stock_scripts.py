@@ -25,7 +25,9 @@ exit {code}
 """
 
 
-def install(site: Site, name: str, code: int = 0, stdout: str = "", stderr: str = "", base: str = "/var/tmp/one") -> str:
+def install(
+    site: Site, name: str, code: int = 0, stdout: str = "", stderr: str = "", base: str = "/var/tmp/one"
+) -> str:
     """Put a stock script on node2 and return its path."""
     path = f"{base}/vmm/kvm/{name}"
     text = STOCK.format(code=code, stdout=stdout, stderr=stderr)

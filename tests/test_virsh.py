@@ -117,7 +117,8 @@ def test_a_vm_that_is_not_there_may_have_left_memory_on_a_device_or_in_a_file(se
     file = str(setting.place / "checkpoint.volume")
     assert setting.libvirt.look(setting.device, file) == Seen(None, file=True, image=f"{xml}\n")
     setting.answers("save-image-dumpxml", "error: operation failed: save image is incomplete", 1)
-    assert setting.libvirt.look(setting.device, "/nowhere") == Seen(None, broken="operation failed: save image is incomplete")
+    broken = "operation failed: save image is incomplete"
+    assert setting.libvirt.look(setting.device, "/nowhere") == Seen(None, broken=broken)
 
 
 def test_a_libvirt_that_cannot_be_asked_is_no_vm_that_is_gone(setting: Setting) -> None:
@@ -247,7 +248,8 @@ def test_memory_of_the_host_is_compacted_when_kvmrc_wants_it(setting: Setting) -
 def test_snapshots_are_told_to_libvirt_in_their_order_with_the_new_uuid(setting: Setting) -> None:
     """V7. One that libvirt does not take stops no other, and no restore."""
     for number in (10, 9):
-        (setting.place / f"snap-{number}.xml").write_text(f"<a><name>{number}</name><domain><uuid>0-0</uuid></domain></a>")
+        snapshot = f"<a><name>{number}</name><domain><uuid>0-0</uuid></domain></a>"
+        (setting.place / f"snap-{number}.xml").write_text(snapshot)
     setting.answers("domuuid", "1c2d-7")
     setting.answers("snapshot-create", "error: no", 1)
     setting.restore()

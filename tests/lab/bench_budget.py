@@ -39,8 +39,8 @@ _SAVED = "the VM's memory, if it is saved, goes with its directory: one look whe
 _LENT = "on a host without a replica the volume is attached before and let go after, which is three of the requests"
 _MARKS_AND_OPENERS = "marks and openers are looked at first: used memory must not be restored again"
 _LEASED = (
-    "a migration is marked before two hosts may write and unmarked after it; who has the volume open is looked at before "
-    "that is taken back; the directory is looked for at both ends"
+    "a migration is marked before two hosts may write and unmarked after it; who has the volume open is looked at "
+    "before that is taken back; the directory is looked for at both ends"
 )
 
 # By the names of the interruption matrix's actions.
