@@ -244,6 +244,36 @@ def test_an_open_image_is_not_taken_from_its_host(site: Site) -> None:
     assert not site.attached(name) and marks(site, name) == {"IMAGE_ID": "5"}
 
 
+@pytest.mark.parametrize("action", ["mvds", "delete"])
+def test_without_drbd_an_open_image_is_not_taken_from_its_host(site: Site, action: str) -> None:
+    """LINSTOR does not see who has it open there: the next VM would write to it beside this one."""
+    site.datastores(STORAGE_POOL="thin", LAYER_LIST="storage", REPLICA_COUNT=2)
+    name = datablock(site)
+    vm(site, PERSISTENT)
+    done(ln(site, "node1"))
+    words = (action, site.disk_word("node1", 7, 0), *([source(5)] if action == "mvds" else []), 7, 100)
+    here = device(site, name, "node1")
+    with opened(site, "node1", here):
+        assert f"{name} is open on node1" in failed(site.oned.tm(*words))
+    assert site.link("node1", 7, 0) == here and marks(site, name)["VM_ID"] == "7"
+    quiet(site.oned.tm(*words))
+    assert not site.link("node1", 7, 0) and marks(site, name) == {"IMAGE_ID": "5"}
+
+
+def test_a_loop_device_that_became_another_volumes_keeps_no_image_on_its_host(site: Site) -> None:
+    """Their numbers change when a host starts anew, and the links of before lead to them still."""
+    site.datastores(STORAGE_POOL="thin", LAYER_LIST="storage", REPLICA_COUNT=2)
+    name, other = datablock(site), datablock(site, 6)
+    vm(site, PERSISTENT)
+    done(ln(site, "node1"))
+    number = site.hosts.run("node1", ["readlink", "-f", device(site, other, "node1")]).stdout.strip()
+    assert number.startswith("/dev/loop")
+    site.hosts.run("node1", ["ln", "-sfn", number, "/var/lib/one/datastores/101/7/disk.0"])
+    with opened(site, "node1", number):
+        quiet(site.oned.tm("mvds", site.disk_word("node1", 7, 0), source(5), 7, 100))
+    assert not site.link("node1", 7, 0) and marks(site, name) == {"IMAGE_ID": "5"}
+
+
 def test_two_vms_share_a_cdrom_on_one_host(site: Site) -> None:
     name = cp(site)
     for number in (7, 8):

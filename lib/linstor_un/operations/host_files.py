@@ -85,11 +85,18 @@ find /proc/[0-9]*/fd -lname "$real" -print -quit 2>/dev/null
 exit 0
 """
 
-# Both at once: LINK where another VM has a link to the device, else whatever has it open.
+# Both at once: LINK where another VM has a link to the device, else whatever has it open. Without DRBD only the link
+# tells the device; a loop device's number may have become another volume's since.
 _USED = (
-    """for link in "$2"/*/*/disk.*; do
-  [ "$link" != "$3" ] && [ -L "$link" ] && [ "$(readlink -- "$link")" = "$1" ] && { echo LINK; exit 0; }
+    """users=$2 but=$3 device=$1
+[ ! -L "$but" ] || device=$(readlink -- "$but")
+for link in "$users"/*/*/disk.*; do
+  [ "$link" != "$but" ] && [ -L "$link" ] && [ "$(readlink -- "$link")" = "$device" ] && { echo LINK; exit 0; }
 done
+name=${1%/0} file=
+read -r file 2>/dev/null <"/sys/block/${device##*/}/loop/backing_file"
+case ${file##*/} in '' | "${name##*/}"_*) ;; *) exit 0 ;; esac
+set -- "$device"
 """
     + _OPENED
 )
@@ -181,7 +188,7 @@ class Use(NamedTuple):
 
 
 def used(world: World, host: str, device: str, but: str) -> Use:
-    """Return who uses a device. Arguments: but, the link that does not count."""
+    """Return who uses a device. Arguments: device, its name under DRBD; but, the link that does not count."""
     found = _script(world, host, _USED, device, _datastores(world), but, doing=f"look for users of {device}")
     return Use(found == "LINK", found not in ("", "LINK"))
 
