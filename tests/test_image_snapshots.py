@@ -70,6 +70,18 @@ def state(site: Site) -> str:
     return begins(site, IMAGE, 12).rstrip("\0")
 
 
+def rolls_to_any(site: Site) -> bool:
+    return site.cluster.version.has("rollback_by_restore")
+
+
+def refuse_to_go_back(site: Site) -> None:
+    """Let a flattening to snapshot 2 fail before the image holds any of it."""
+    rolls = rolls_to_any(site)
+    refused = "snapshot-rollback" if rolls else "snapshot-restore"
+    site.controller.faults.add(Fault("refuse", method="POST", path=refused))
+    failed(ds(site, "snap_flatten", 2), 3 if rolls else 1)
+
+
 def resources(site: Site) -> dict[str, list[str]]:
     found = site.definition(IMAGE)
     assert found
@@ -145,11 +157,30 @@ def test_d12_a_revert_that_fails_deletes_nothing(both: Site) -> None:
     site = both
     history(site)
     before = names(site, IMAGE)
-    rolls = site.cluster.version.name == "1.33"
-    refused = "snapshot-rollback" if rolls else "snapshot-restore"
-    site.controller.faults.add(Fault("refuse", method="POST", path=refused))
-    failed(ds(site, "snap_flatten", 2), 3 if rolls else 1)
+    refuse_to_go_back(site)
     assert names(site, IMAGE) == before and state(site) == "state of now"
+    assert "FLATTENED" not in marks(site, IMAGE)
+
+
+def test_an_image_that_never_got_back_to_its_target_is_not_taken_for_flattened(both: Site) -> None:
+    site = both
+    history(site)
+    refuse_to_go_back(site)
+    # An administrator deletes it by hand: nothing is left to go back to.
+    site.rest("DELETE", f"/v1/resource-definitions/{IMAGE}/snapshots/snapshot-2")
+    assert "has no snapshot snapshot-2" in failed(ds(site, "snap_flatten", 2))
+    assert {"snapshot-0", "snapshot-1", "snapshot-10"} <= set(names(site, IMAGE)) and state(site) == "state of now"
+
+
+def test_a_flattening_that_fails_behind_its_target_is_finished_by_a_rerun(both: Site) -> None:
+    site = both
+    history(site)
+    # The last effect: all snapshots are gone, and their marks stay.
+    site.controller.faults.add(Fault("refuse", method="PUT", path=f"/{IMAGE}$", at=2 if rolls_to_any(site) else 3))
+    failed(ds(site, "snap_flatten", 2), 3)
+    assert marks(site, IMAGE)["FLATTENED"] == "2" and "snapshot-2" not in names(site, IMAGE)
+    done(ds(site, "snap_flatten", 2))
+    assert state(site) == "state  2" and not snapshot_marks(site, IMAGE)
 
 
 def test_an_interrupted_flattening_is_finished_by_a_rerun(both: Site) -> None:

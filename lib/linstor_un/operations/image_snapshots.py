@@ -59,12 +59,13 @@ def _delete_all(controller: Controller, name: str, last: str) -> None:
         controller.mark(name, {}, clear=marks)
 
 
-def _go_back(world: World, request: ImageSnapshotRequest, marks: dict[str, str]) -> None:
+def _go_back(world: World, request: ImageSnapshotRequest, reached: dict[str, str]) -> None:
     settings = world.settings(request.datastore)
     controller = world.connect(settings)
     image = snapshots.require(controller, request.source, _owner(request))
     size = kib_from_mib(request.image.size or Mib(0))
-    reverting.revert(world, controller, Subject(image, settings, marks, _OF_A_VM, size), request.snapshot_id)
+    subject = Subject(image, settings, {}, _OF_A_VM, size, reached=reached)
+    reverting.revert(world, controller, subject, request.snapshot_id)
 
 
 def _owner(request: ImageSnapshotRequest) -> dict[str, str]:

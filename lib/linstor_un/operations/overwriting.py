@@ -36,7 +36,7 @@ def overwrite(
         host_files.unlink(world, subject.place.host, subject.place.path)
     _write_over(world, controller, subject, volume, target)
     world.undo.give_back()
-    _end(world, controller, subject, volume, subject.marks)
+    _end(world, controller, subject, volume, {**subject.marks, **subject.reached})
 
 
 def _end(world: World, controller: Controller, subject: Subject, volume: Volume, marks: Mapping[str, str]) -> None:

@@ -6,8 +6,9 @@ the volume the snapshot's size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import NamedTuple, Optional
 
 from .. import placement
@@ -30,6 +31,7 @@ class Subject(NamedTuple):
 
     `disk` is its definition as it was read. `marks` are its owner's of today, `foreign` those it must not have: of
     a VM that had it earlier. `size` is the least that oned will take it for, in KiB. `place` is where the VM has it.
+    `reached` are marks that say that it holds the snapshot: a take-back neither sets nor removes them.
     """
 
     disk: Definition
@@ -38,6 +40,7 @@ class Subject(NamedTuple):
     foreign: tuple[str, ...]
     size: Kib
     place: Optional[DiskPlace] = None
+    reached: Mapping[str, str] = MappingProxyType({})
 
     @property
     def name(self) -> str:
@@ -59,7 +62,7 @@ def roll_back(
     """
     with world.undo.by(f"content of {subject.name}", _tell, world, controller, subject, volume, known, snapshot):
         exchange(world, controller, volume, snapshot)
-    settle(world, controller, subject, volume, known)
+    settle(world, controller, subject, volume, known, subject.reached)
 
 
 def exchange(world: World, controller: Controller, volume: Volume, snapshot: str) -> None:
@@ -81,8 +84,18 @@ def _tell(
     raise Failed(f"it may be that of {snapshot} already; revert again")
 
 
-def settle(world: World, controller: Controller, subject: Subject, before: Volume, known: Sequence[Snapshot]) -> None:
-    """Put everything but the bytes as it was before a rollback. Raises Failed when a replica did not come back."""
+def settle(
+    world: World,
+    controller: Controller,
+    subject: Subject,
+    before: Volume,
+    known: Sequence[Snapshot],
+    reached: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Put everything but the bytes as it was before a rollback. Raises Failed when a replica did not come back.
+
+    Arguments: reached, marks to be set with that, of a volume that surely holds the snapshot.
+    """
     after = volumes.look(controller, subject.name, subject.settings, before.size)
     lost = sorted(set(placement.holding(before.replicas)) - set(placement.holding(after.replicas)))
     if lost:
@@ -92,7 +105,7 @@ def settle(world: World, controller: Controller, subject: Subject, before: Volum
         )
     _attach_again(world, controller, subject, before, after)
     now = volumes.defined(controller, subject.name)
-    _mark_again(controller, subject, now, known)
+    _mark_again(controller, subject, now, {**marks_of_today(subject, known), **reached})
     if now.size is not None and now.size < subject.size:
         controller.resize(now, after.replicas, subject.size)
 
@@ -120,12 +133,11 @@ def _unused(world: World, volume: Volume, node: str) -> bool:
     return False
 
 
-def _mark_again(controller: Controller, subject: Subject, now: Definition, known: Sequence[Snapshot]) -> None:
+def _mark_again(controller: Controller, subject: Subject, now: Definition, wanted: Mapping[str, str]) -> None:
     """Write today's marks over those that a rollback brought back, in one request where there is a difference."""
-    wanted = marks_of_today(subject, known)
     found = {key: value for key, value in now.props.items() if key.startswith(AUX) and key != STATE}
     changed = {key: value for key, value in wanted.items() if found.get(key) != value}
-    gone = [key for key in found if key not in wanted]
+    gone = [key for key in found if key not in wanted and key not in subject.reached]
     if changed or gone:
         controller.mark(now.name, changed, clear=gone)
 
@@ -140,6 +152,8 @@ def marks_of_today(subject: Subject, known: Sequence[Snapshot]) -> dict[str, str
     kept = {
         key: value
         for key, value in subject.disk.props.items()
-        if key.startswith(AUX) and key not in (STATE, RUN, *subject.foreign) and marked_snapshot(key) in numbers
+        if key.startswith(AUX)
+        and key not in (STATE, RUN, *subject.foreign, *subject.reached)
+        and marked_snapshot(key) in numbers
     }
     return {**kept, **subject.marks}
