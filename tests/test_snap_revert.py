@@ -343,7 +343,19 @@ def test_a_rollback_that_never_answers_is_one_sentence(site: Site) -> None:
     history(site)
     site.controller.faults.add(Fault("hang", method="POST", path="snapshot-rollback", times=9))
     said = failed(revert(site, 9), 3)
-    assert f"left behind: content of {DISK} (it may be that of snapshot-9 already; revert again)" in said
+    assert f"left behind: content and marks of {DISK} (they may be those of snapshot-9 already; revert again)" in said
+
+
+def test_what_a_rollback_leaves_in_disorder_is_named(site: Site) -> None:
+    make_vm(site, host="node1")
+    done(order(site, 0, host="node1"))
+    snapshot(site, DISK, "snapshot-0").definition_props["Aux/one/VM_ID"] = "3"
+    site.controller.faults.add(Fault("refuse", method="DELETE", path=f"/{DISK}/resources/"))
+    site.controller.faults.add(Fault("refuse", method="PUT", path=f"/{DISK}$", times=9))
+    said = failed(revert(site, 0, host="node1"), 3)
+    assert f"content and marks of {DISK} (they may be those of snapshot-0 already" in said
+    assert f"cannot mark {DISK}" in said and marks(site, DISK)["VM_ID"] == "3"
+    site.controller.faults.clear()
 
 
 def test_a_rollback_that_answers_404_although_it_was_done_is_done(site: Site) -> None:

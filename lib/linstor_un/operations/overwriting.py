@@ -30,7 +30,7 @@ def overwrite(
     """Write a snapshot over its closed volume. Arguments: known, the snapshots that there are."""
     interrupted = subject.disk.props.get(STATE) == REVERTING
     _keep_what_is(world, controller, subject.name, known, interrupted)
-    with world.undo.by(f"content of {subject.name}", _put_back, world, controller, subject, volume):
+    with world.undo.by(f"content and marks of {subject.name}", _put_back, world, controller, subject, volume):
         controller.mark(subject.name, {STATE: REVERTING})
     if subject.place:
         host_files.unlink(world, subject.place.host, subject.place.path)
@@ -74,7 +74,7 @@ def _put_back(world: World, controller: Controller, subject: Subject, volume: Vo
     known = controller.snapshots(subject.name)
     before = next((one for one in known if one.name == BEFORE_REVERT), None)
     if before is None:
-        raise Failed("it is that of the snapshot already, but not all was tidied up; revert again")
+        raise Failed("it is back at the snapshot, but not all was tidied up; revert again")
     if not controller.rolls_back_to_any() or volume.layers == (DRBD, STORAGE):
         rollbacks.exchange(world, controller, volume, BEFORE_REVERT)
         rollbacks.settle(world, controller, subject, volume, known)

@@ -60,7 +60,9 @@ def roll_back(
 
     Arguments: volume, as it was before; known, the snapshots that there are; snapshot, the name of the one to go to.
     """
-    with world.undo.by(f"content of {subject.name}", _tell, world, controller, subject, volume, known, snapshot):
+    with world.undo.by(
+        f"content and marks of {subject.name}", _tell, world, controller, subject, volume, known, snapshot
+    ):
         exchange(world, controller, volume, snapshot)
     settle(world, controller, subject, volume, known, subject.reached)
 
@@ -78,10 +80,13 @@ def _tell(
     world: World, controller: Controller, subject: Subject, volume: Volume, known: Sequence[Snapshot], snapshot: str
 ) -> None:
     """Nothing takes a rollback back: let LINSTOR end, put the rest in order, and say what the volume may hold."""
-    with suppress(DriverError):
+    rest = ""
+    try:
         until(world.clock, _ENDING_SECONDS, lambda: True if not controller.rolling_back(subject.name) else None)
         settle(world, controller, subject, volume, known)
-    raise Failed(f"it may be that of {snapshot} already; revert again")
+    except DriverError as error:
+        rest = f"; {error}"
+    raise Failed(f"they may be those of {snapshot} already; revert again{rest}")
 
 
 def settle(
