@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Callable
 
 import pytest
 from hazard_support import diskful, flags, naive
 from lab.controller import drbd_events, satellites
 from lab.controller.faults import Fault
 from lab.controller.volumes import Content
+from lab.hosts.machine import until
 from lab.oned import documents as D
 from lab.oned.answers import Outcome
 from lab.site import Site
@@ -260,6 +262,70 @@ def test_a_vm_that_goes_leaves_an_image_whose_replicas_differ_as_it_is(site: Sit
     definition.resources["NODE1"].strayed = set()
     done(site.oned.tm(*words))
     assert not site.attached(name) and not site.link(host, 7, 0) and "Aux/one/VM_ID" not in definition.props
+
+
+@contextmanager
+def copied_on(site: Site, host: str) -> Iterator[None]:
+    """Let a copy of image 5 for VM 8 have it borrowed on a host."""
+    site.datastores(RESOURCE_GROUP="opennebula", BRIDGE_LIST=host)
+    vm(site, 8, D.DiskDocument(0, size=8, image=5))
+    hanging = Fault("hang", method="POST", path="one-vm-8-disk-0/resources/.*/make-available")
+    site.controller.faults.add(hanging)
+    running = site.oned.start_tm("clone", site.source_word(5), site.disk_word(host, 8, 0), 8, 100)
+    try:
+        until(lambda: hanging.seen, "the copy", 60.0)
+        yield
+    finally:
+        running.kill()
+        site.controller.faults.clear()
+
+
+@contextmanager
+def linked_on(site: Site, host: str) -> Iterator[None]:
+    """Let VM 8 have a link to image 5 on a host."""
+    vm(site, 8, D.DiskDocument(0, size=8, image=5, clone=False))
+    done(site.oned.tm("ln", site.source_word(5), site.disk_word(host, 8, 0), 8, 100))
+    yield
+
+
+@pytest.mark.parametrize("kept", [copied_on, linked_on], ids=["by a copy", "by another VM"])
+@pytest.mark.parametrize("action", ["mvds", "delete"])
+def test_an_image_whose_replicas_differ_is_left_as_it_is_where_somebody_else_keeps_it(
+    site: Site, action: str, kept: Callable[[Site, str], AbstractContextManager[None]]
+) -> None:
+    """It is not released there, so that the marks are the only change."""
+    name = datablock(site, 5)
+    host = elsewhere(site, name)
+    disk = D.DiskDocument(0, size=8, image=5, clone=False, more={"PERSISTENT": "YES"})
+    vm(site, 7, disk)
+    done(site.oned.tm("ln", site.source_word(5), site.disk_word(host, 7, 0), 7, 100))
+    definition = site.definition(name)
+    assert definition
+    words = (action, site.disk_word(host, 7, 0), *([by_res(name)] if action == "mvds" else []), 7, 100)
+    with kept(site, host):
+        definition.resources["NODE1"].strayed = {"NODE2"}
+        props = dict(definition.props)
+        assert "node1 is StandAlone" in failed(site.oned.tm(*words))
+        assert definition.props == props and site.link(host, 7, 0) == by_res(name)
+
+        definition.resources["NODE1"].strayed = set()
+        done(site.oned.tm(*words))
+        assert site.attached(name) == [host] and not site.link(host, 7, 0)
+        assert "Aux/one/VM_ID" not in definition.props
+
+
+def test_a_vm_goes_from_a_cdrom_whose_replicas_differ_when_nothing_of_it_changes(site: Site) -> None:
+    name = datablock(site, 5)
+    host = elsewhere(site, name)
+    for number in (7, 8):
+        vm(site, number, D.DiskDocument(0, size=8, image=5, clone=False, kind="CDROM"))
+        done(site.oned.tm("ln", site.source_word(5), site.disk_word(host, number, 0), number, 100))
+    definition = site.definition(name)
+    assert definition
+    definition.resources["NODE1"].strayed = {"NODE2"}
+    done(site.oned.tm("delete", site.disk_word(host, 7, 0), 7, 100))
+    assert not site.link(host, 7, 0) and site.link(host, 8, 0) == by_res(name) and site.attached(name) == [host]
+    assert "node1 is StandAlone" in failed(site.oned.tm("delete", site.disk_word(host, 8, 0), 8, 100))
 
 
 @pytest.mark.parametrize("mode", ["copy", "snapshot", "clone"])

@@ -267,6 +267,30 @@ def test_a_lost_migration_of_an_image_ends_with_its_vm(site: Site, action: str) 
     assert not both_write(site, IMAGE) and not site.attached(IMAGE) and marks(site, IMAGE) == {"IMAGE_ID": "5"}
 
 
+@pytest.mark.parametrize("action", ["mvds", "monitor"])
+def test_two_primaries_whose_replicas_differ_are_left_as_they_are(site: Site, action: str) -> None:
+    """Where two hosts wrote and lost each other, any change connects the replicas, and the older data wins."""
+    running(site)
+    lost(site, "node3", "node4", IMAGE, age=1000)
+    found = site.definition(IMAGE)
+    assert found
+    found.resources["NODE1"].strayed = {"NODE2"}
+    props = dict(found.props)
+
+    def step() -> Outcome:
+        vm(site, "node3", state=11)
+        if action == "monitor":
+            return site.oned.monitor(site.image_datastore)
+        return site.oned.tm("mvds", site.disk_word("node3", 7, 1), by_res(IMAGE), 7, 100)
+
+    said = done(step()).stderr if action == "monitor" else failed(step())
+    assert "node1 is StandAlone" in said
+    assert found.props == props and both_write(site, IMAGE) == {"node3 node4"} and site.link("node3", 7, 1)
+    found.resources["NODE1"].strayed = set()
+    done(step())
+    assert not both_write(site, IMAGE) and "MIGRATION" not in marks(site, IMAGE)
+
+
 def test_an_image_whose_last_migration_was_lost_is_given_to_the_next_vm(site: Site) -> None:
     datablock(site, 5)
     lost(site, "node1", "node4", IMAGE)
@@ -484,6 +508,19 @@ def test_postmigrate_makes_the_links_of_another_datastore_on_the_same_host(site:
     assert marks(site, OWN)["DS_ID"] == marks(site, IMAGE)["DS_ID"] == "109"
     log = site.controller.faults.log[changes:]
     assert {entry["method"] for entry in log} == {"GET", "PUT"} and site.attached(OWN) == ["node3"]
+
+
+def test_a_disk_whose_replicas_differ_is_not_marked_after_its_migration(site: Site) -> None:
+    for number in (106, 109):
+        site.documents.put(D.datastore(number, 1, tm_mad="ssh", RESOURCE_GROUP="opennebula"))
+    running(site, datastore=106)
+    found = site.definition(IMAGE)
+    assert found
+    found.resources["NODE1"].strayed = {"NODE2"}
+    props = dict(found.props)
+    assert "node1 is StandAlone" in failed(call(site, "postmigrate", "node3", "node3", 109, caller="ssh"), 3)
+    assert found.props == props and marks(site, OWN)["DS_ID"] == "109"
+    assert site.link("node3", 7, 1, 109) == by_res(IMAGE)
 
 
 def test_a_premigrate_that_another_driver_did_not_heed_is_made_up_for_after_the_migration(site: Site) -> None:

@@ -190,7 +190,7 @@ def _delete_linked(world: World, place: DiskPlace, disk: Disk, datastore_id: int
     controller = world.connect(settings)
     name = definition_of_source(disk.source)
     if vm_disks.shared(disk):
-        _let_go(world, controller, name, place)
+        _let_go(world, controller, name, place, marked=False)
     else:
         _take_back(world, controller, name, place)
     return ""
@@ -201,7 +201,7 @@ def _take_back(world: World, controller: Controller, name: str, place: DiskPlace
     found = controller.definitions([name]).get(name)
     if found is not None:
         two_primaries.end_lost(world, controller, found, {place.host})
-    _let_go(world, controller, name, place)
+    _let_go(world, controller, name, place, marked=True)
     if found is not None:
         lost_hosts.clear(world, controller, found, place)
     marks = [key for key in (VM_ID, DISK_ID, DS_ID) if found is not None and key in found.props]
@@ -210,19 +210,20 @@ def _take_back(world: World, controller: Controller, name: str, place: DiskPlace
             controller.mark(name, {}, clear=marks)
 
 
-def _let_go(world: World, controller: Controller, name: str, place: DiskPlace) -> None:
-    """Release an image's attachment on a VM's host, unless another VM has it too, and unlink it there.
+def _let_go(world: World, controller: Controller, name: str, place: DiskPlace, marked: bool) -> None:
+    """Release an image's attachment on a VM's host, unless another VM or a copy has it too, and unlink it there.
 
     In this order nothing has changed when it is still open. The front-end is no LINSTOR node: a stopped VM's
-    disks are attached nowhere. Raises InUse, and Refused for an image whose replicas differ.
+    disks are attached nowhere. Arguments: marked, whether the VM's marks go from it next, which makes its nodes look
+    at it again as a release does. Raises InUse, and Refused for an image whose replicas differ.
     """
     host = world.front_end.host(place.host)
-    if host is None:
-        with suppress(NotFound):
-            placement.require_together(name, controller.replicas(name))
     with world.locks.share(attachments.attachment_lock(name, place.host)) as lock:
         if host is not None and lock.alone() and attachments.unused(world, name, host, place.path):
             attachments.release(world, controller, name, host)
+        elif marked:
+            with suppress(NotFound):
+                placement.require_together(name, controller.replicas(name))
         host_files.unlink(world, place.host, place.path)
 
 

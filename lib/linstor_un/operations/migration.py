@@ -212,6 +212,7 @@ def _finish(world: World, subject: Subject, request: MigrateRequest, leaving: st
     if leaving == request.source and not vm_disks.shared(subject.disk):
         marks = vm_disks.marks(subject.place)
         if subject.definition.props.get(DS_ID) != marks[DS_ID]:
+            placement.require_together(name, controller.replicas(name))
             controller.mark(name, marks)
 
 

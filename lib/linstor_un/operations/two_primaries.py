@@ -65,7 +65,7 @@ def end(
 
     Arguments: keep, the hosts that the VM may be on; dead, those that are not waited for; only, the migration to end,
     any if None. Returns the one that was ended, None when there was none. Raises InUse while two hosts have the
-    volume open, or may have.
+    volume open, or may have, and Refused when its replicas differ, as they may where two hosts wrote.
     """
     with world.locks.hold(f"migration-{name}"):
         found = controller.definitions([name]).get(name)
@@ -73,6 +73,7 @@ def end(
         if ended is None or only not in (None, ended):
             return None
         replicas = controller.replicas(name)
+        placement.require_together(name, replicas)
         _require_one_user(name, replicas, ended, dead)
         if {ended.source, ended.target} <= {replica.node for replica in replicas}:
             controller.forbid_two_primaries(name, ended.source, ended.target)
