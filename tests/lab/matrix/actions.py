@@ -8,6 +8,7 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from lab.hosts import facts
 from lab.matrix import scene
@@ -43,6 +44,13 @@ _OWN_DISK = scene.Volume(
     DISK, {**scene.vm_marks(VM, 0), "ORIGIN": f"one-image-{SOURCE}", "SNAPSHOT_0/DISK_SIZE": "8192"}, attached=(HOST,),
     snapshots=("snapshot-0",),
 )
+# What the disk, and the image, hold when their snapshots are taken.
+BEFORE, IMAGE_BEFORE = "disk-before.raw", "image-before.raw"
+_SNAPSHOTS = {"SNAPSHOT_0/DISK_SIZE": "8192", "SNAPSHOT_1/DISK_SIZE": "8192"}
+_SINCE = replace(
+    _OWN_DISK, marks={**_OWN_DISK.marks, **_SNAPSHOTS}, snapshots=("snapshot-0", "snapshot-1", "nightly"), later=True
+)
+_SNAPPED_IMAGE = scene.image(PERSISTENT, _SNAPSHOTS, snapshots=_SINCE.snapshots, later=True)
 _FREE_PERSISTENT = scene.image(PERSISTENT)
 _USED_PERSISTENT = scene.Volume(
     f"one-image-{PERSISTENT}", {"IMAGE_ID": str(PERSISTENT), **scene.vm_marks(VM, 2)}, attached=(HOST,)
@@ -82,6 +90,10 @@ def make_image_files() -> None:
         file.truncate(8 << 20)
     facts.fill(raw, "import", 300_000)
     facts.fill(raw, "import end", 100_000, start=5 << 20)
+    for name, volume in ((BEFORE, DISK), (IMAGE_BEFORE, f"one-image-{PERSISTENT}")):
+        with open(IMAGE_FILES / name, "wb") as file:
+            file.truncate(8 << 20)
+        scene.fill(IMAGE_FILES / name, volume)
     (IMAGE_FILES / "image.raw.gz").write_bytes(gzip.compress(raw.read_bytes(), 1))
     convert = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(IMAGE_FILES / "image.qcow2")]
     subprocess.run(convert, check=True, capture_output=True)
@@ -191,6 +203,38 @@ def _live() -> list[Action]:
     ]
 
 
+def _snapshots() -> list[Action]:
+    """Return the actions on snapshots. Where a replica lacks the snapshot, going back to it is a copy."""
+    image, files = f"one-image-{PERSISTENT}", {(HOST, _path(0)): f"-> {device(DISK)}"}
+    since = scene.scene(_SINCE, files=files)
+    joined = scene.scene(replace(_SINCE, joined=(BRIDGE,)), files=files)
+    reverted, restored = frozenset({DISK, _path(0)}), frozenset({DISK, _path(0), f"{DISK}-restored"})
+
+    def of_disk(name: str, number: int, state: int, setting: Scene, changes: frozenset[str], **more: Any) -> Action:
+        start = _tm(name.partition(",")[0], _disk(0), number, VM, 100)
+        return Action(name, start, setting, changes, state=state, **more)
+
+    def of_image(name: str, subject: scene.Volume = _SNAPPED_IMAGE, *changes: str, **more: Any) -> Action:
+        script = name.partition(",")[0].rpartition(" ")[2]
+        start = _ds(script, PERSISTENT, target=0, source=device(image), snapshots=(0, 1))
+        return Action(name, start, _empty(subject), frozenset({image, *changes}), **more)
+
+    back: dict[str, Any] = {"copies": (DISK, BEFORE)}
+    image_back: dict[str, Any] = {"copies": (image, IMAGE_BEFORE)}
+    return [
+        of_disk("snap_create", 3, 51, since, frozenset({DISK})),
+        of_disk("snap_create_live", 3, 57, replace(since, runs=True), frozenset({DISK})),
+        of_disk("snap_delete", 0, 53, since, frozenset({DISK})),
+        of_disk("snap_revert", 0, 52, since, reverted, **back),
+        of_disk("snap_revert, by a copy", 0, 52, joined, restored, **back),
+        of_image("image snap_delete"),
+        of_image("image snap_revert", **image_back),
+        of_image("image snap_revert, by a copy", replace(_SNAPPED_IMAGE, joined=(BRIDGE,)), f"{image}-restored",
+                 **image_back),
+        of_image("image snap_flatten", **image_back),
+    ]
+
+
 def actions() -> list[Action]:
     """Return all actions."""
     new, used = f"one-image-{NEW}", f"one-image-{PERSISTENT}"
@@ -248,6 +292,7 @@ def actions() -> list[Action]:
                scene.scene(scene.image(PERSISTENT, attached=(BRIDGE,)), files={(BRIDGE, _LENT): f"-> {device(used)}"}),
                frozenset({used, _LENT})),
         Action("resize", _tm("resize", _disk(0), 16, VM, 100), own, frozenset({DISK})),
+        *_snapshots(),
         *_moves(),
         *_live(),
         Action("tm monitor", lambda site: site.oned.start_monitor(site.system_datastore, vm_disks=True), own,

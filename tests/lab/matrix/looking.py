@@ -60,9 +60,11 @@ def _definition(site: Site, one: Definition) -> Iterator[tuple[Key, str]]:
         if TWO_PRIMARIES in props:
             yield ("mark", one.name, f"two primaries of {' '.join(nodes).lower()}"), props[TWO_PRIMARIES]
     for resource in one.resources.values():
-        if "TIE_BREAKER" not in resource.flags:
+        if not resource.diskless or "TIE_BREAKER" not in resource.flags:
             kind = "attachment" if resource.diskless else "replica"
-            yield (kind, one.name, resource.node), " ".join(resource.flags)
+            # A tiebreaker that got a disk keeps the bit, which nothing shows then.
+            flags = " ".join(flag for flag in resource.flags if flag != "TIE_BREAKER")
+            yield (kind, one.name, resource.node), flags
     for snapshot in one.snapshots.values():
         yield ("snapshot", one.name, snapshot.name), " ".join(sorted(snapshot.taken))
     if any(not resource.diskless for resource in one.resources.values()):

@@ -6,6 +6,7 @@ import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Optional
 
 from lab.controller.drbd_kernel import TWO_PRIMARIES
 from lab.controller.volumes import Content
@@ -39,6 +40,8 @@ def disk_path(disk: int, vm: int = VM) -> str:
 class Volume:
     """A volume with two replicas: its marks without their prefix, where it is attached, its snapshots, whether the
     VM's saved memory is on it, and two hosts that may write to it at once.
+
+    Since its snapshots were taken it may have been written to (`later`), and have got replicas on more nodes.
     """
 
     name: str
@@ -47,11 +50,13 @@ class Volume:
     snapshots: tuple[str, ...] = ()
     memory: bool = False
     writers: tuple[str, ...] = ()
+    later: bool = False
+    joined: tuple[str, ...] = ()
 
 
-def image(number: int, **more: tuple[str, ...]) -> Volume:
-    """Return a registered image."""
-    return Volume(f"one-image-{number}", {"IMAGE_ID": str(number)}, **more)
+def image(number: int, marks: Optional[dict[str, str]] = None, **more: Any) -> Volume:
+    """Return a registered image. Arguments: marks, besides its own; more, of Volume."""
+    return Volume(f"one-image-{number}", {"IMAGE_ID": str(number), **(marks or {})}, **more)
 
 
 def vm_marks(vm: int, disk: int) -> dict[str, str]:
@@ -142,10 +147,11 @@ def furnish(site: Site, lcm_state: int, hosts: tuple[str, ...] = (HOST,), **attr
         DiskDocument(2, 8, PERSISTENT, clone=False),
         DiskDocument(3, 16, kind="fs", datastore=101, more={"FORMAT": "raw", "FS": "ext4"}),
     ]
+    snapshots = [documents.Snapshot(number, size=8) for number in range(4)]
     others = [DiskDocument(0, 8, 50), DiskDocument(1, 8, SOURCE, clone=False)]
     site.documents.put(
         documents.datastore(SECOND, 1, RESOURCE_GROUP="opennebula", **attributes),
-        documents.vm(VM, disks, hosts=hosts, context=4, lcm_state=lcm_state),
+        documents.vm(VM, disks, hosts=hosts, context=4, lcm_state=lcm_state, snapshots=snapshots),
         documents.vm(OTHER_VM, others, hosts=[HOST], lcm_state=3),
         documents.image(site.oned.release, NEW, size=8),
     )
@@ -159,8 +165,7 @@ def _build(site: Stage, volume: Volume) -> None:
     site.rest("POST", f"{address}/volume-definitions", {"volume_definition": {"size_kib": _VOLUME_KIB}})
     site.rest("POST", f"{address}/autoplace", {"select_filter": {"place_count": len(HOLDERS)}})
     file = site.volumes.settled(Content(volume.name, 0))
-    facts.fill(file, volume.name, 300_000)
-    facts.fill(file, f"{volume.name} end", 100_000, start=5 << 20)
+    fill(file, volume.name)
     if volume.memory:
         with open(file, "r+b") as begin:
             begin.write(site.memory())
@@ -168,9 +173,19 @@ def _build(site: Stage, volume: Volume) -> None:
         site.rest("POST", f"{address}/resources/{node}/make-available", {"diskful": False})
     for snapshot in volume.snapshots:
         site.rest("POST", f"{address}/snapshots", {"name": snapshot})
+    if volume.later:
+        facts.fill(site.volumes.settled(Content(volume.name, 0)), f"{volume.name} later", 300_000, start=1 << 20)
+    for node in volume.joined:
+        site.rest("POST", f"{address}/resources", [{"resource": {"node_name": node}}])
     if volume.writers:
         allowed = {"override_props": {TWO_PRIMARIES: "yes"}}
         site.rest("PUT", "/".join((address, "resource-connections", *volume.writers)), allowed)
+
+
+def fill(file: Path, seed: str) -> None:
+    """Write what a volume of this name holds."""
+    facts.fill(file, seed, 300_000)
+    facts.fill(file, f"{seed} end", 100_000, start=5 << 20)
 
 
 def _drop(site: Site, name: str) -> None:
