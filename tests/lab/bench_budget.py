@@ -33,6 +33,16 @@ _CLONABLE = "LINSTOR refuses clones half-way, so that provider and state of the 
 _MOMENT = "what one moment was is restored into a volume of its own, copied from there, and removed with its snapshot"
 _AS_PLACED = "the image lies where the disk is only if its group would have placed it so"
 _UNGUARDED = "LINSTOR shrinks, and grows beyond the pool: size, replicas and room are looked at before, from its memory"
+_ORDERED = (
+    "size and time of the order are marked on the definition, where the monitoring finds all of them in one request; "
+    "owner, replicas, pool and what is left of another order are looked at before, in LINSTOR's memory"
+)
+_READ_BACK = (
+    "a rollback's answer proves nothing and brings old marks back: all is read before and after it; readers, of whom "
+    "LINSTOR does not tell, are looked for on each host with a device"
+)
+_OVER = "what was is kept, the snapshot is restored beside the volume and copied over it, and both go again"
+_DROPPED = "owner, and whether replicas differ, are looked at before"
 _LET_GO = "marks, openers and replicas are looked at first, and again right before the source lets go"
 _WHOLE = "the directory is looked for at the other end, sent, compared, put in place and removed, each by a command"
 _SAVED = "the VM's memory, if it is saved, goes with its directory: one look whether it is"
@@ -76,6 +86,15 @@ BUDGETS = {
     "export": Budget(2, 1, 1, goal=(2, 1)),
     "export done": Budget(2, 2, 1, goal=(2, 1)),
     "resize": Budget(4, 1, 1, goal=(1, 1), reason=_UNGUARDED),
+    "snap_create": Budget(6, 0, 0, goal=(1, 0), reason=_ORDERED),
+    "snap_create_live": Budget(6, 1, 1, goal=(1, 1), reason=_ORDERED),
+    "snap_delete": Budget(4, 0, 0, goal=(2, 0), reason=_DROPPED),
+    "snap_revert": Budget(7, 3, 3, goal=(3, 0), reason=_READ_BACK),
+    "snap_revert, by a copy": Budget(18, 9, 4, goal=(3, 0), reason=f"{_READ_BACK}; {_OVER}"),
+    "image snap_delete": Budget(4, 0, 0, goal=(2, 0), reason=_DROPPED),
+    "image snap_revert": Budget(9, 3, 3, goal=(3, 0), reason=_READ_BACK),
+    "image snap_revert, by a copy": Budget(18, 9, 4, goal=(3, 0), reason=f"{_READ_BACK}; {_OVER}"),
+    "image snap_flatten": Budget(16, 3, 3, goal=(5, 0), reason=f"{_READ_BACK}; each snapshot goes by itself"),
     "mv disk": Budget(6, 2, 2, goal=(3, 2), reason=f"{_LET_GO}; its mark names its system datastore"),
     "mv disk to the front-end": Budget(4, 1, 1, goal=(3, 2), reason=_LET_GO),
     "mv directory": Budget(1, 6, 4, goal=(1, 2), reason=_WHOLE),
