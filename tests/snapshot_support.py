@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from lab.controller.cluster import Snapshot
+from lab.controller.volumes import Content
 from lab.oned import documents as D
 from lab.oned.answers import Outcome
 from lab.site import Site
@@ -79,15 +82,23 @@ def snapshot(site: Site, name: str, snapshot: str) -> Snapshot:
     return found.snapshots[snapshot.upper()]
 
 
-def held(site: Site, name: str, snapshot: str, length: int) -> str:
-    """The first bytes that a snapshot holds."""
+@contextmanager
+def looked_at(site: Site, name: str, snapshot: str) -> Iterator[Path]:
+    """Restore a snapshot for a look at its bytes."""
     address = f"/v1/resource-definitions/{name}"
     site.rest("POST", "/v1/resource-definitions", {"resource_definition": {"name": "looked-at"}})
     for step in ("volume-definition", "resource"):
         site.rest("POST", f"{address}/snapshot-restore-{step}/{snapshot}", {"to_resource": "looked-at"})
-    text = begins(site, "looked-at", length)
-    site.rest("DELETE", "/v1/resource-definitions/looked-at")
-    return text
+    try:
+        yield site.volumes.settled(Content("looked-at", 0))
+    finally:
+        site.rest("DELETE", "/v1/resource-definitions/looked-at")
+
+
+def held(site: Site, name: str, snapshot: str, length: int) -> str:
+    """The first bytes that a snapshot holds."""
+    with looked_at(site, name, snapshot) as file:
+        return file.read_bytes()[:length].decode()
 
 
 def snapshot_marks(site: Site, name: str) -> dict[str, str]:

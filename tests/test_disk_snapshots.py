@@ -5,22 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from guest_support import run
+from guest_support import format_disk, run
 from lab.controller.faults import Fault
 from lab.controller.features import Version
 from lab.guests import Domain, Guests
+from lab.guests.written import check_files
+from lab.hosts.machine import until
+from lab.oned import documents as D
 from lab.site import Site
 from linstor_un.naming import by_res
 from site_support import done, failed, leave_half_made, marks, meanwhile, opened
 from snapshot_support import (
     CLONED,
     DISK,
+    HOST,
     IMAGE,
     PERSISTENT,
     begins,
     by_somebody_else,
     delete,
     held,
+    know,
+    looked_at,
     make_vm,
     names,
     order,
@@ -184,6 +190,32 @@ def test_t24_a_running_vms_snapshot_is_of_a_moment_when_its_guest_cannot_write(s
     assert "cannot keep the guest one-7 quiet on node3" in failed(order(site, 1, live=True))
     assert names(site, DISK) == ["snapshot-0"]
     assert {mark.split("/")[0] for mark in snapshot_marks(site, DISK)} == {"0"}
+
+
+def test_t24_the_file_system_in_a_snapshot_of_a_running_vm_is_clean(site: Site, guests: Guests) -> None:
+    make_vm(site)
+    format_disk(site, DISK, HOST)
+    run(guests, HOST, Domain("one-7", 7, jobs=["files:vda"], agent=True))
+    guests.await_words(HOST, "one-7", "wrote file 3")
+    said: list[str] = []
+    meanwhile(site, "POST", f"/{DISK}/snapshots$", lambda: said.append(guests.console(HOST, "one-7")))
+    done(order(site, 0, live=True))
+    with looked_at(site, DISK, "snapshot-0") as file:
+        assert check_files(file, said[0]) >= 3
+    guests.await_more(HOST, "one-7", "wrote file")
+
+
+def test_t24_a_driver_that_is_killed_leaves_its_vm_running(site: Site, guests: Guests) -> None:
+    make_vm(site)
+    run(guests, HOST, Domain("one-7", 7))
+    know(site, CLONED, D.Snapshot(0), lcm_state=57)
+    hanging = Fault("hang", method="POST", path=f"/{DISK}/snapshots$")
+    site.controller.faults.add(hanging)
+    running = site.oned.start_tm("snap_create_live", site.disk_word(HOST, 7, 0), 0, 7, 100)
+    until(lambda: hanging.seen, "the snapshot", 60.0)
+    assert guests.reason(HOST, "one-7") == "paused (user)"
+    running.kill()
+    until(lambda: guests.state(HOST, "one-7") == "running", "the resumption", 60.0)
 
 
 # --- deleting -----------------------------------------------------------------------------------------------------
