@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable
 
+from lab.controller import drbd_events
 from lab.controller.faults import Fault
 from lab.oned import documents as D
 from lab.oned.answers import Outcome, read_cp
@@ -138,6 +139,16 @@ def opened(site: Site, node: str, path: str, mode: str = "<>") -> Iterator[None]
         finally:
             process.stdin.close()
             process.wait()
+
+
+def written_apart(site: Site, name: str, first: str = "node1", second: str = "node2") -> None:
+    """Let a volume be written to on one host, and on another while the first is cut off, and connect them again."""
+    drbd_events.open_device(site.cluster, name, first, "rw")
+    drbd_events.cut(site.cluster, first)
+    drbd_events.open_device(site.cluster, name, second, "rw")
+    drbd_events.join(site.cluster, first)
+    for node in (first, second):
+        drbd_events.close_device(site.cluster, name, node)
 
 
 class _At(Fault):

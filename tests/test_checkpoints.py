@@ -10,7 +10,6 @@ from typing import Union
 
 import pytest
 from guest_support import disk_of, run
-from lab.controller import drbd_events
 from lab.controller.faults import Fault
 from lab.guests import Domain, Guests
 from lab.hosts.machine import until
@@ -20,7 +19,7 @@ from lab.oned.process import Running
 from lab.opennebula import install_host
 from lab.site import Site
 from linstor_un.naming import by_res
-from site_support import done, failed, identity, marks, opened
+from site_support import done, failed, identity, marks, opened, written_apart
 
 pytestmark = pytest.mark.slow
 
@@ -628,13 +627,7 @@ def test_memory_of_another_domain_is_not_restored(site: Site, guests: Guests) ->
 
 def test_memory_whose_replicas_differ_is_not_restored(site: Site, guests: Guests) -> None:
     suspended(site, guests)
-    for node in ("node1", "node2"):
-        if node == "node2":
-            drbd_events.cut(site.cluster, "node1")
-        drbd_events.open_device(site.cluster, CHECKPOINT, node, "rw")
-    drbd_events.join(site.cluster, "node1")
-    for node in ("node1", "node2"):
-        drbd_events.close_device(site.cluster, CHECKPOINT, node)
+    written_apart(site, CHECKPOINT, "node1", "node2")
     assert "have differing data" in failed(restore(site))
 
 

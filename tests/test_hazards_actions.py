@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -11,13 +10,14 @@ from typing import Callable
 
 import pytest
 from hazard_support import diskful, flags, naive
-from lab.controller import drbd_events, satellites
+from lab.controller import satellites
 from lab.controller.faults import Fault
 from lab.controller.volumes import Content
 from lab.hosts.machine import until
 from lab.oned import documents as D
 from lab.oned.answers import Outcome
 from lab.site import Site
+from site_support import device, opened, written_apart
 
 pytestmark = pytest.mark.slow
 
@@ -72,27 +72,6 @@ def failed(outcome: Outcome) -> str:
 def elsewhere(site: Site, name: str) -> str:
     """A host without a replica."""
     return next(host for host in site.hosts.names if host not in site.holders(name))
-
-
-def device(site: Site, name: str, node: str) -> str:
-    definition = site.definition(name)
-    assert definition
-    found = definition.resources[node.upper()].volumes[0].device
-    assert found
-    return found
-
-
-@contextmanager
-def opened(site: Site, node: str, path: str, mode: str) -> Iterator[None]:
-    """Hold a device open on a host, mode < for reading, <> for writing, as a VM's process does."""
-    argv = site.hosts.entering(node, ["sh", "-c", f'exec 9{mode}"$1" && echo open && read -r end', "sh", path])
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin and process.stdout and process.stdout.readline() == "open\n"
-        try:
-            yield
-        finally:
-            process.stdin.close()
-            process.wait()
 
 
 def offline(site: Site, node: str) -> None:
@@ -203,13 +182,7 @@ def test_an_image_that_is_written_to_is_not_copied(site: Site) -> None:
 def test_nothing_touches_a_volume_whose_replicas_differ(site: Site) -> None:
     name = datablock(site, 5)
     old, new = site.holders(name)
-    for node in (old, new):
-        if node == new:
-            drbd_events.cut(site.cluster, old)
-        drbd_events.open_device(site.cluster, name, node, "rw")
-    drbd_events.join(site.cluster, old)
-    for node in (old, new):
-        drbd_events.close_device(site.cluster, name, node)
+    written_apart(site, name, old, new)
     definition = site.definition(name)
     assert definition and definition.resources[new.upper()].volumes[0].state == "Outdated"
     # LINSTOR takes it without a word; DRBD then connects them, and the older data wins.

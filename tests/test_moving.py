@@ -18,7 +18,7 @@ from lab.oned import documents as D
 from lab.oned.answers import Outcome, read_nothing
 from lab.site import Site
 from linstor_un.naming import by_res
-from site_support import DATA, cp, datablock, device, done, failed, marks, opened
+from site_support import DATA, cp, datablock, device, done, failed, marks, opened, written_apart
 
 pytestmark = pytest.mark.slow
 
@@ -352,13 +352,7 @@ def test_a_host_that_was_given_up_but_still_has_the_disk_open_keeps_it(site: Sit
 
 def test_replicas_that_differ_after_a_partition_are_given_to_no_host(site: Site) -> None:
     volatile(site, "node1")
-    for node in ("node1", "node2"):
-        if node == "node2":
-            drbd_events.cut(site.cluster, "node1")
-        drbd_events.open_device(site.cluster, DISK, node, "rw")
-    drbd_events.join(site.cluster, "node1")
-    for node in ("node1", "node2"):
-        drbd_events.close_device(site.cluster, DISK, node)
+    written_apart(site, DISK, "node1", "node2")
     vm(site, VOLATILE, state=HOST_DEAD, hosts=("node1", "node3"))
     assert "StandAlone" in failed(mv(site, "node1", "node3"))
     assert not site.attached(DISK) and not site.link("node3", 7, 0)

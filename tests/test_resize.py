@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from lab.controller import drbd_events, satellites
+from lab.controller import satellites
 from lab.controller.answers import ERROR
 from lab.controller.faults import Fault
 from lab.hosts import LoopVolumes
@@ -14,7 +14,7 @@ from lab.oned import documents as D
 from lab.oned.answers import Outcome, read_nothing
 from lab.site import Site
 from linstor_un.naming import by_res
-from site_support import DATA, MIB, cp, device, done, failed, marks, opened, padded, whole
+from site_support import DATA, MIB, cp, device, done, failed, marks, opened, padded, whole, written_apart
 
 pytestmark = pytest.mark.slow
 
@@ -213,13 +213,7 @@ def test_a_disk_does_not_grow_beyond_its_pool(site: Site) -> None:
 def test_a_disk_whose_replicas_differ_does_not_grow(site: Site) -> None:
     """LINSTOR would make the nodes look at the volume again, and the older data would win."""
     name = disk(site)
-    for node in ("node1", "node2"):
-        if node == "node2":
-            drbd_events.cut(site.cluster, "node1")
-        drbd_events.open_device(site.cluster, name, node, "rw")
-    drbd_events.join(site.cluster, "node1")
-    for node in ("node1", "node2"):
-        drbd_events.close_device(site.cluster, name, node)
+    written_apart(site, name, "node1", "node2")
     site.controller.faults.log.clear()
     assert "StandAlone" in failed(resize(site))
     assert {entry["method"] for entry in site.controller.faults.log} == {"GET"} and asked(site, name) == 8

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 from guest_support import run
-from lab.controller import drbd_events
 from lab.controller.server import Controller
 from lab.controller.volumes import Content
 from lab.guests import Domain, Guests
@@ -27,6 +26,7 @@ from site_support import (
     padded,
     source,
     whole,
+    written_apart,
 )
 
 pytestmark = pytest.mark.slow
@@ -475,13 +475,7 @@ def test_a_complete_image_is_kept_by_a_second_run(site: Site) -> None:
 
 def test_a_disk_whose_replicas_differ_is_not_saved(site: Site, guests: Guests) -> None:
     name = disk(site)
-    for node in ("node1", "node2"):
-        if node == "node2":
-            drbd_events.cut(site.cluster, "node1")
-        drbd_events.open_device(site.cluster, name, node, "rw")
-    drbd_events.join(site.cluster, "node1")
-    for node in ("node1", "node2"):
-        drbd_events.close_device(site.cluster, name, node)
+    written_apart(site, name, "node1", "node2")
     for state in (RUNNING, POWEROFF):
         vm(site, state)
         site.controller.faults.log.clear()
