@@ -109,8 +109,10 @@ def _attach_and_link(
 ) -> None:
     with world.locks.share(attachments.attachment_lock(volume.name, target.host)):
         attachments.attach(world, controller, volume, target.host, shared)
-        with world.undo.by(f"link {target.path} on {target.host}", host_files.unlink, world, target.host, target.path):
-            host_files.link(world, target.host, target.directory, volume.device(target.host), target.path)
+        device = volume.device(target.host)
+        made = (world, target.host, target.directory, [host_files.Link(device, target.path)])
+        with world.undo.by(f"link {target.path} on {target.host}", host_files.unlink_all, *made):
+            host_files.link(world, target.host, target.directory, device, target.path)
 
 
 def ln(world: World, request: LnRequest) -> str:

@@ -197,7 +197,8 @@ def _relink(world: World, subject: Subject) -> bool:
         back = (world, source.host, source.directory, device, source.path)
         with world.undo.by(f"no link {source.path} on {source.host}", host_files.link, *back):
             others = host_files.unlink(world, source.host, source.path, device, "link")
-    with world.undo.by(f"link {target.path} on {target.host}", host_files.unlink, world, target.host, target.path):
+    made = (world, target.host, target.directory, [host_files.Link(device, target.path)])
+    with world.undo.by(f"link {target.path} on {target.host}", host_files.unlink_all, *made):
         host_files.link(world, target.host, target.directory, device, target.path)
     return others
 
