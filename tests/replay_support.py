@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from lab import replay
 from lab.hosts import isolation
-from lab.oned.recordings import Recording, read_recording
+from lab.oned.recordings import Call, Recording, read_recording
 from lab.replaying import effects, lifecycle
 from lab.replaying.needs import Needs
 from lab.replaying.world import World
@@ -31,6 +32,24 @@ def recording(version: str, scenario: str) -> Recording:
     found = read_recording(DATA / version / f"{scenario}.json.gz")
     assert found is not None
     return found
+
+
+def retried(item: Recording, never: Iterable[str] = ()) -> Recording:
+    """Return a recording in which each call of ours that succeeded had failed once, and was made again."""
+    failure = {"stdout": "", "stderr": "", "exit_code": 1, "injected_failure": True}
+    calls = [one for call in item.calls for one in (
+        [replace(call, answer=failure), call] if _to_repeat(call, never) else [call])]
+    return replace(item, calls=calls)
+
+
+def repeated(item: Recording) -> Recording:
+    """Return a recording in which each call of ours that succeeded is made once more."""
+    calls = [one for call in item.calls for one in ([call, call] if _to_repeat(call, ()) else [call])]
+    return replace(item, calls=calls)
+
+
+def _to_repeat(call: Call, never: Iterable[str]) -> bool:
+    return replay.ours(call) and not call.failure_injected and call.action not in {"monitor", *never}
 
 
 def wrong(verdicts: list[replay.Verdict]) -> list[str]:

@@ -13,7 +13,7 @@ from lab.replaying import contents, judge, trees
 from lab.replaying.needs import Needs
 from lab.replaying.snapshot import Definition, Snapshot, differences
 from lab.replaying.world import World
-from replay_support import HELPERS, recording, replay_lab, spoiled_complaints, wrong
+from replay_support import HELPERS, recording, repeated, replay_lab, retried, spoiled_complaints, wrong
 
 lab = pytest.fixture(scope="module")(replay_lab)
 
@@ -33,6 +33,19 @@ def test_the_driver_does_what_real_daemons_ask(lab: replay.Lab, version: str, sc
     verdicts = lab.replay(recording(version, scenario))
     assert [sentence for sentence in wrong(verdicts) if "not yet" not in sentence] == []
     assert any(verdict.status == replay.OK for verdict in verdicts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", ["vm_persistent", "undeploy_resume", "host_failure", "image_clone"])
+def test_every_action_may_fail_and_is_right_when_it_is_called_again(lab: replay.Lab, scenario: str) -> None:
+    item = retried(recording("7.4.0", scenario), never=["postmigrate", "failmigrate"])
+    assert wrong(lab.replay(item)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", ["vm_persistent", "migrate_live_fail"])
+def test_every_action_may_be_called_twice(lab: replay.Lab, scenario: str) -> None:
+    assert wrong(lab.replay(repeated(recording("7.4.0", scenario)))) == []
 
 
 @pytest.mark.slow

@@ -22,13 +22,14 @@ from lab.oned.recordings import Call, Recording, read_recording, recordings
 from lab.opennebula.frontend import REPOSITORY
 from lab.opennebula.interpreter import open_the_way
 from lab.replaying import effects, facts, lifecycle, trees
+from lab.replaying.breaks import injected
 from lab.replaying.case import Case
 from lab.replaying.guests import equip
 from lab.replaying.judge import RULES, failed_cleanly, succeeded
 from lab.replaying.linstor import Volumes
 from lab.replaying.needs import Needs
 from lab.replaying.outage import dead
-from lab.replaying.refusals import injected, must_fail
+from lab.replaying.refusals import must_fail
 from lab.replaying.world import World
 
 OK, WRONG, NOT_OURS = "ok", "wrong", "not ours"

@@ -134,6 +134,13 @@ def vm_of(document: Optional[str]) -> Optional[Vm]:
     return Vm(number, hosts, datastores, disks, root.findtext("DEPLOY_ID") or f"one-{number}")
 
 
+def disk_definition(call: Call) -> str:
+    """Return the definition of the first disk that a transfer action names, "" when it names none."""
+    spot, vm = places(call)[0], vm_of(call.vm_document)
+    disk = vm.disks.get(spot.disk) if vm and spot.disk is not None else None
+    return disk.definition if disk else ""
+
+
 def _disk(vm: int, item: etree._Element) -> Disk:
     number = int(item.findtext("DISK_ID", "0"))
     source, image = item.findtext("SOURCE", ""), item.findtext("IMAGE_ID", "")

@@ -40,12 +40,13 @@ def failed_cleanly(case: Case, reason: str) -> None:
     case.unless(0 < len(message) <= _MESSAGE_LIMIT and "\n" not in message, f"the user would read {message!r}")
     case.unless(bool(sentences) and sentences[0] in message, f"the user would read {message!r}, not {sentences}")
     if case.call.action in ("rm", "delete"):
-        case.after = _without_deletion_marks(case.after)
+        case.before, case.after = _without_deletion_marks(case.before), _without_deletion_marks(case.after)
     if ends_migration:
         migration_rules.half_done(case)
     else:
         case.after = migration_rules.taken_back(case)
-        case.nothing_else_changed()
+        # The datastore's own directory, in which no VM has been yet, is nobody's.
+        case.nothing_else_changed(files=[disk_rules.parents(spot)[-1] for spot in facts.places(case.call)])
 
 
 def _without_deletion_marks(moment: Snapshot) -> Snapshot:

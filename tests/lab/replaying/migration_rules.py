@@ -35,6 +35,10 @@ def premigrate(case: Case) -> None:
             case.unless(found == entry, f"{target.host}:{target.path}/{path} is {found}, it is {entry} at the source")
     there = (target.host, target.path) in case.before.files
     before = {disk.definition: case.before.definitions[disk.definition] for disk in disks}
+    lost = case.world.migrations.get(target.vm)
+    if lost and (lost.source, lost.target, lost.directory) == (source.host, target.host, target.path):
+        # The same once more, after one that has never ended: all is to be as it was before the first.
+        before, there = {**before, **lost.before}, lost.there
     case.world.migrations[target.vm] = Migration(source.host, target.host, target.path, before, there)
 
 

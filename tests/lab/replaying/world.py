@@ -199,7 +199,7 @@ class World:
     def open(self, name: str, node: str) -> Iterator[None]:
         """Hold a volume's device open on a node, as a running guest does."""
         script = 'exec 9<>"$1"; echo; read -r x'
-        command = self.hosts.entering(node, ["sh", "-c", script, "sh", f"/dev/drbd/by-res/{name}/0"], "root")
+        command = self.hosts.entering(node, ["sh", "-c", script, "sh", f"/dev/drbd/by-res/{name}/0"])
         with contents.standing(command):
             yield
 
