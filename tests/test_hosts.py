@@ -296,6 +296,16 @@ def test_a_pipe_carries_all_bytes_and_counts_them(place: Optional[str]) -> None:
     assert (piped.sent, piped.target.stdout) == (5000000, "5000000\n")
 
 
+def test_how_the_source_ends_counts_although_the_target_has_had_enough(place: Optional[str]) -> None:
+    """As tar has, at the end of its archive, while the other end has yet to say that all was well."""
+    target = Command(None, ["head", "-n", "1"])
+    well, ill = (Command(place, ["sh", "-c", f"echo first; sleep 0.5; exit {code}"]) for code in (0, 3))
+    piped = by_driver(lambda hosts: hosts.pipe(well, target, seconds=20, doing="carry"))
+    assert (piped.sent, piped.target.stdout) == (6, "first\n")
+    with pytest.raises(Failed, match="exit code 3"):
+        by_driver(lambda hosts: hosts.pipe(ill, target, seconds=20, doing="carry"))
+
+
 def test_a_failing_end_of_a_pipe_is_a_failure(place: Optional[str]) -> None:
     half = ["sh", "-c", "head -c 1000000 /dev/zero; echo disk on fire >&2; exit 5"]
     with pytest.raises(Failed, match=r"cannot carry.*: disk on fire \(exit code 5\)"):

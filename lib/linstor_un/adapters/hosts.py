@@ -78,6 +78,8 @@ class SshHosts:
                 sink.close_stdin()
             output += _talk(sink, writer, memoryview(b""), close=False)
             outcome = writer.judge(sink, bytes(output), (0,))
+            # A target may have enough before the source has said how it ended: tar, at the end of its archive.
+            _talk(spring, reader, memoryview(b""), close=False)
             reader.judge(spring, b"", (0,))
         return Piped(Bytes(sent), outcome)
 
