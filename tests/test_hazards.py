@@ -204,6 +204,24 @@ def test_a_restored_volume_is_attached_with_the_layers_that_its_replicas_have(en
     assert json.loads(sent[-1])["layer_list"] == ["drbd", "luks", "storage"]
 
 
+@pytest.mark.parametrize("back", [[], ["storage"]], ids=["marks alone", "with the layers"])
+def test_a_restored_volume_is_marked_without_its_layers(alone: Stage, back: list[str]) -> None:
+    """Marks go in one request, and LINSTOR refuses all of it that would give the volume its layers back."""
+    cluster, name, copy = cluster_of(alone), alone.volume("source"), alone.name("copy")
+    alone.lin.snapshot(name, "snap")
+    alone.lin.define(copy, alone.settings, {})
+    assert alone.lin.definitions([copy])[copy].layers == ("STORAGE",)
+    alone.lin.restore(name, "snap", copy)
+    assert alone.lin.definitions([copy])[copy].layers == ()
+    body = {"override_props": {"Aux/one/VM_ID": "7"}, "layer_stack": back}
+    assert naive(cluster, "PUT", f"resource-definitions/{copy}", body)[0] == (500 if back else 200)
+    assert alone.lin.definitions([copy])[copy].props.get("Aux/one/VM_ID") == (None if back else "7")
+    # It serves all the same, where its replicas are; only LINSTOR's own clone of it is refused, in words.
+    alone.lin.attach(copy, next(iter(alone.holders(copy))), alone.settings, ("STORAGE",))
+    refused = sentence(lambda: alone.lin.clone(copy, alone.name("clone"), alone.settings, {}, ()), Unsupported)
+    assert "forgot the layers" in refused and "made or rolled back from a snapshot" in refused
+
+
 def test_an_encrypted_volume_is_attached_where_its_tiebreaker_is(encrypted: Stage) -> None:
     cluster, name = cluster_of(encrypted), encrypted.volume("a")
     node = next(node for node in encrypted.nodes if node not in encrypted.holders(name))

@@ -150,7 +150,8 @@ class Controller(Protocol):
     def restore(self, name: str, snapshot: str, target: str) -> None:
         """Fill a defined, empty target with volumes and replicas from a snapshot; two requests.
 
-        LINSTOR copies the source's properties over the target's: mark it again afterwards.
+        LINSTOR copies the source's properties over the target's: mark it again afterwards. Its layer stack cannot be
+        set again: LINSTOR >= 1.31 empties it, and refuses another one (502) as long as there are replicas.
         """
 
     def clone(self, name: str, target: str, settings: Settings, marks: Mapping[str, str], clear: Sequence[str]) -> None:

@@ -113,7 +113,7 @@ class Snapshots(Connections):
         """See `world.Controller.clone`; raises Exists when the target's name is taken.
 
         What LINSTOR would refuse is refused here first: a refused clone of a definition that lost its layer stack
-        in a rollback leaves LINSTOR 1.33 unable to delete the source until it is restarted.
+        in a rollback or a restore leaves LINSTOR 1.33 unable to delete the source until it is restarted.
         """
         doing = f"clone {name} to {target}"
         source = self._clonable(doing, name, target)
@@ -152,7 +152,10 @@ class Snapshots(Connections):
         # LINSTOR calls them up to date when each is so on its own.
         placement.require_together(name, holders)
         if not source.layers:
-            raise Unsupported(f"cannot {doing}: LINSTOR forgot the layers of {name} in a rollback; copy it instead")
+            raise Unsupported(
+                f"cannot {doing}: LINSTOR forgot the layers of {name} when it was made or rolled back from a snapshot; "
+                f"copy it instead"
+            )
         places = {(item.node, item.pool) for item in holders}
         for pool in self.pools(sorted({item.pool for item in holders if item.pool})):
             if (pool.node, pool.name) in places and not pool.clonable:
