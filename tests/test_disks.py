@@ -146,7 +146,7 @@ def test_a_disk_that_was_restored_but_not_yet_marked_is_replaced_or_goes(site: S
 
 
 def test_a_zfs_clone_keeps_its_origin_until_the_disk_goes(site: Site) -> None:
-    site.datastores(STORAGE_POOL="zfs", REPLICA_COUNT=1, CLONE_MODE="snapshot")
+    site.datastores(STORAGE_POOL="zfs", REPLICA_COUNT=2, CLONE_MODE="snapshot")
     cp(site)
     vm(site, CLONED)
     # ZFS refuses: the snapshot has a dependent clone.
@@ -156,6 +156,12 @@ def test_a_zfs_clone_keeps_its_origin_until_the_disk_goes(site: Site) -> None:
     assert snapshots(site, IMAGE) == [DISK] and refusal.seen == 1
     assert whole(site, DISK) == padded(DATA, whole(site, DISK)) and "STATE" not in marks(site, DISK)
 
+    found = site.definition(IMAGE)
+    assert found
+    node, other = (name.upper() for name in site.holders(IMAGE))
+    found.resources[node].strayed = {other}
+    assert "is StandAlone" in failed(delete(site, datastore=100)) and snapshots(site, IMAGE) == [DISK]
+    found.resources[node].strayed = set()
     quiet(delete(site, datastore=100))
     assert not site.definition(DISK) and not snapshots(site, IMAGE)
 

@@ -287,6 +287,17 @@ def test_an_image_whose_replicas_differ_is_left_as_it_is_where_somebody_else_kee
         assert "Aux/one/VM_ID" not in definition.props
 
 
+def test_an_image_that_stays_because_it_is_open_is_not_marked_when_its_replicas_differ(site: Site) -> None:
+    definition = site.definition(datablock(site, 5))
+    assert definition
+    with opened(site, "node1", by_res("one-image-5"), "<>"):
+        definition.resources["NODE1"].strayed = {"NODE2"}
+        props = dict(definition.props)
+        assert "open on node1" in failed(rm(site, 5)) and definition.props == props
+        definition.resources["NODE1"].strayed = set()
+        assert "open on node1" in failed(rm(site, 5)) and definition.props == {**props, "Aux/one/STATE": "deleting"}
+
+
 def test_a_vm_goes_from_a_cdrom_whose_replicas_differ_when_nothing_of_it_changes(site: Site) -> None:
     name = datablock(site, 5)
     host = elsewhere(site, name)

@@ -178,7 +178,13 @@ def test_a_flattening_that_fails_behind_its_target_is_finished_by_a_rerun(both: 
     # The last effect: all snapshots are gone, and their marks stay.
     site.controller.faults.add(Fault("refuse", method="PUT", path=f"/{IMAGE}$", at=2 if rolls_to_any(site) else 3))
     failed(ds(site, "snap_flatten", 2), 3)
-    assert marks(site, IMAGE)["FLATTENED"] == "2" and "snapshot-2" not in names(site, IMAGE)
+    before = marks(site, IMAGE)
+    assert before["FLATTENED"] == "2" and snapshot_marks(site, IMAGE) and "snapshot-2" not in names(site, IMAGE)
+    found = site.definition(IMAGE)
+    assert found
+    found.resources["NODE1"].strayed = {"NODE2"}
+    assert "node1 is StandAlone" in failed(ds(site, "snap_flatten", 2)) and marks(site, IMAGE) == before
+    found.resources["NODE1"].strayed = set()
     done(ds(site, "snap_flatten", 2))
     assert state(site) == "state  2" and not snapshot_marks(site, IMAGE)
 

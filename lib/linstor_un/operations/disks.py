@@ -31,7 +31,7 @@ from ..request.disks import (
 from ..settings import require_placement
 from ..units import Kib, Mib, kib_from_mib
 from ..world import Command, Controller, World
-from . import attachments, copies, host_files, lost_hosts, removal, two_primaries, vm_disks, volumes
+from . import attachments, copies, host_files, lost_hosts, removal, snapshots, two_primaries, vm_disks, volumes
 from .volumes import Volume, Wanted
 
 _CONTEXT_SECONDS = 600.0
@@ -168,12 +168,18 @@ def delete(world: World, request: DeleteRequest) -> str:
         controller = world.connect(settings)
         removed = removal.remove(world, controller, name, vm_disks.marks(place), settings, unattended=True)
         if settings.clone_mode == "snapshot" and disk is not None and disk.source:
-            # A ZFS clone kept its origin on the image until now.
-            controller.delete_snapshot(definition_of_source(disk.source), name)
+            _drop_origin(controller, definition_of_source(disk.source), name)
         host_files.unlink(world, place.host, place.path)
         if removed is not None:
             lost_hosts.unlink(world, removed, place)
     return ""
+
+
+def _drop_origin(controller: Controller, image: str, snapshot: str) -> None:
+    """Delete the snapshot of an image that a ZFS clone kept until now; other pools did without it long ago."""
+    if snapshots.named(controller, image, snapshot) is not None:
+        placement.require_together(image, controller.replicas(image))
+        controller.delete_snapshot(image, snapshot)
 
 
 def _delete_directory(world: World, directory: VmDirectory) -> str:

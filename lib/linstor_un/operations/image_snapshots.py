@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .. import placement
 from ..naming import DISK_ID, DS_ID, FLATTENED, IMAGE_ID, VM_ID, disk_snapshot, marked_snapshot, snapshot_number
 from ..request.datastore import ImageSnapshotRequest
 from ..units import Mib, kib_from_mib
@@ -45,6 +46,8 @@ def flatten(world: World, request: ImageSnapshotRequest) -> str:
         target = disk_snapshot(request.snapshot_id)
         if not done_with or snapshots.named(controller, image.name, target):
             _go_back(world, request, {FLATTENED: str(request.snapshot_id)})
+        else:
+            placement.require_together(image.name, controller.replicas(image.name))
         _delete_all(controller, image.name, target)
     return ""
 

@@ -46,8 +46,9 @@ def remove(
         _remove(world, controller, found, settings, unattended)
     except (InUse, Failed):
         if not found.deleting and found.props.get(STATE) != DELETING:
-            # What stood in the way is the news.
+            # What stood in the way is the news. Somebody may have the volume open: one whose replicas differ stays so.
             with suppress(DriverError):
+                placement.require_together(name, controller.replicas(name))
                 controller.mark(name, {STATE: DELETING})
         raise
     return found
