@@ -277,7 +277,7 @@ def test_a_grown_disk_of_an_old_linstor_stays_as_large_and_ends_in_zeroes(old: S
     write(site, DISK, "at the end", at=11 * MIB)
     before = look(site)
     done(revert(site, 10))
-    assert look(site) == before and holds(site, DISK, 10)
+    assert look(site) == before and holds(site, DISK, 10) and len(site.read(DISK, 16 * MIB)) >= 12 * MIB
 
 
 # --- refusals -----------------------------------------------------------------------------------------------------
@@ -364,21 +364,23 @@ def test_a_rollback_that_answers_404_although_it_was_done_is_done(site: Site) ->
     # The node gets no attachment back: the driver attaches it itself.
     node = site.cluster.node(HOST)
     assert node
+    layers = node.layers
 
     class Late(Fault):
         """LINSTOR cannot provide the volume on its former node at the end of the rollback."""
 
         def hits(self, method: str, path: str) -> bool:
             if "snapshot-rollback" in path:
-                node.props["AutoplaceTarget"] = "false"
+                node.layers = tuple(layer for layer in layers if layer != "DRBD")
             elif method == "POST" and path.endswith("make-available"):
-                node.props.pop("AutoplaceTarget", None)
+                node.layers = layers
             return False
 
+    site.controller.faults.log.clear()
     site.controller.faults.add(Late("drop"))
     done(revert(site, 10))
-    node.props.pop("AutoplaceTarget", None)
-    assert holds(site, DISK, 10) and look(site) == before
+    statuses = [one["status"] for one in site.controller.faults.log if "snapshot-rollback" in one["path"]]
+    assert statuses == [404] and holds(site, DISK, 10) and look(site) == before
 
 
 def test_a_failed_copy_leaves_the_disk_as_it_was(old: Site) -> None:
