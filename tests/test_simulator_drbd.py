@@ -409,3 +409,34 @@ def test_quorum_set_by_hand_is_left_alone_until_it_is_deleted() -> None:
     assert lab.flags()["n3"] == TIEBREAKER
     assert lab.codes("PUT", RD, {"delete_props": [QUORUM]}) == (200, [10002])
     assert lab.props()[QUORUM] == "majority"
+
+
+# --- replicas in pools of different kinds, and the only one that has everything -------------------------------------
+
+
+def test_replicas_are_in_pools_of_one_kind_unless_an_administrator_allows_more() -> None:
+    lab = Lab()
+    lab.disk("n1")
+    more = {"select_filter": {"place_count": 2, "storage_pool_list": ["thick"]}}
+    thick = [{"resource": {"node_name": "n2", "props": {"StorPoolName": "thick"}}}]
+    assert lab.codes("POST", f"{RD}/autoplace", more) == (500, [996])
+    assert lab.codes("POST", f"{RD}/resources", thick) == (500, [221])
+    assert set(lab.flags()) == {"n1"}
+    lab.ask("POST", "/v1/controller/properties", {"override_props": {"AllowMixingStoragePoolDriver": "true"}})
+    assert lab.codes("POST", f"{RD}/autoplace", more)[0] == 201
+    assert len([flags for flags in lab.flags().values() if not flags]) == 2
+
+
+def test_bytes_are_lost_with_the_only_replica_that_has_all_of_them() -> None:
+    for waits in (False, True):
+        lab = Lab()
+        lab.disk("n1", pool="thick")
+        place = Content("disk", 0)
+        volumes = lab.cluster.volumes
+        assert isinstance(volumes, NoVolumes)
+        volumes.write(place, "of the guest")
+        lab.ask("POST", f"{RD}/resources", [{"resource": {"node_name": "n2", "props": {"StorPoolName": "thick"}}}])
+        if waits:
+            progress.complete(lab.cluster)
+        lab.ask("DELETE", f"{RD}/resources/n1")
+        assert volumes.read(place) == ("of the guest" if waits else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Callable, Optional
 
-from . import drbd_placing, drbd_removal, progress, properties, quorum, satellites
+from . import drbd_placing, drbd_removal, progress, properties, quorum, resources, satellites
 from .answers import CREATED, ERROR, INFO, MODIFIED, RESOURCE, Answer, Refused
 from .capacity import Usage
 from .cluster import DISKLESS_POOL, Cluster, Definition, Resource
@@ -58,6 +58,8 @@ def _pool_by_group(cluster: Cluster, owner: Resource) -> str:
 
 def _check_space(cluster: Cluster, owner: Resource, name: str) -> None:
     one, found, usage = owner.definition, cluster.pool(owner.node, name), Usage(cluster)
+    if found is not None:
+        resources.refuse_kind(cluster, one, found)
     for number, volume in sorted(one.volumes.items()):
         if found is None:
             raise Refused(ERROR | 311, f"The storage pool '{name}' for resource '{one.name}' for volume number "

@@ -7,7 +7,7 @@ from typing import Callable, Optional
 from . import drbd, drbd_disks, properties, quorum, satellites
 from .answers import DELETED, ERROR, INFO, MODIFIED, RESOURCE, Answer, Refused
 from .cluster import Cluster, Definition, Resource
-from .drbd_kernel import primary
+from .drbd_kernel import primary, up_to_date
 
 TAKEOVER = ("The given resource will not be deleted but will be taken over as a linstor managed tiebreaker "
             "resource.")
@@ -21,6 +21,7 @@ def delete(cluster: Cluster, answer: Answer, owner: Resource, keep_tiebreaker: b
     others = [other for other in one.resources.values() if other is not owner and not other.deleting]
     if not owner.diskless and others and all(other.diskless for other in others):
         raise Refused(ERROR | 997, f"Last resource of '{one.name}' with disk still has diskless resources attached.")
+    _forget_unsynced(cluster, owner)
     if _taken_over(cluster, answer, owner, keep_tiebreaker):
         return
     if quorum.is_tiebreaker(owner) and _wanted_without(cluster, owner, quorum.enabled(cluster, one)):
@@ -28,6 +29,17 @@ def delete(cluster: Cluster, answer: Answer, owner: Resource, keep_tiebreaker: b
         answer.add(INFO | 10002, f"Disabling auto-tiebreaker on resource-definition '{one.name}' as tiebreaker "
                                  "resource was manually deleted")
     _remove(cluster, answer, owner)
+
+
+def _forget_unsynced(cluster: Cluster, owner: Resource) -> None:
+    """Lose the bytes when the only replica that has all of them goes: a resync that is not over has no source then."""
+    replicas = [other for other in owner.definition.resources.values() if not other.diskless]
+    if [other for other in replicas if up_to_date(other)] != [owner] or replicas == [owner]:
+        return
+    for number, volume in owner.definition.volumes.items():
+        kind = satellites.kind_of(cluster, owner, owner.volumes[number])
+        for size in (0, satellites.size_bytes(cluster, owner, kind, volume.size)):
+            cluster.volumes.resize(satellites.content(owner, number), size)
 
 
 def _wanted_without(cluster: Cluster, owner: Resource, enabled: bool) -> bool:

@@ -11,6 +11,9 @@ from .capacity import Usage
 from .cluster import LAYERS, Cluster, Definition, Node, Pool
 
 Select = dict[str, Any]
+MIXING = "AllowMixingStoragePoolDriver"
+_FAMILY = {"ZFS_THIN": "ZFS", "FILE_THIN": "FILE"}
+_MIXABLE = {"LVM", "LVM_THIN", "ZFS", "ZFS_THIN"}
 PROVIDER_KINDS = {
     "DISKLESS", "LVM", "LVM_THIN", "ZFS", "ZFS_THIN", "FILE", "FILE_THIN", "SPDK", "REMOTE_SPDK", "EBS_INIT",
     "EBS_TARGET", "STORAGE_SPACES", "STORAGE_SPACES_THIN",
@@ -45,6 +48,21 @@ def merged(first: Select, second: Select) -> Select:
     return {**second, **first}
 
 
+def kinds_of(cluster: Cluster, one: Definition, without: str = "") -> set[str]:
+    """Return the kinds of the pools that a definition's replicas are in, those on one node left out."""
+    pools = [cluster.pool(owner.node, volume.pool) for owner in one.resources.values()
+             if not owner.diskless and owner.node.upper() != without.upper() for volume in owner.volumes.values()]
+    return {pool.kind for pool in pools if pool is not None and not pool.diskless}
+
+
+def may_mix(cluster: Cluster, one: Optional[Definition], kind: str, other: str) -> bool:
+    """Tell whether one volume may have replicas in pools of both kinds: some may when an administrator allows it."""
+    if _FAMILY.get(kind, kind) == _FAMILY.get(other, other):
+        return True
+    allowed = (cluster.effective(one, MIXING) if one else cluster.props.get(MIXING)) or "false"
+    return allowed.lower() == "true" and {kind, other} <= _MIXABLE
+
+
 class Autoplacer:
     """Chooses pools for one request. `size` is the sum of the volumes' KiB; `skip` are nodes that count as free."""
 
@@ -70,7 +88,7 @@ class Autoplacer:
         for pool in self._by_preference(self.candidates()):
             best.setdefault(pool.node.upper(), pool)
         for chosen in itertools.combinations(best.values(), count):
-            if self._together([pool.node for pool in chosen]):
+            if self._together([pool.node for pool in chosen]) and self._mix({pool.kind for pool in chosen}):
                 return sorted(chosen, key=lambda pool: pool.node.upper())
         return None
 
@@ -119,6 +137,12 @@ class Autoplacer:
         if pool.diskless or (wanted and pool.name.upper() not in wanted) or (kinds and pool.kind not in kinds):
             return False
         return self.size <= self.usage.estimate(pool)
+
+    def _mix(self, kinds: set[str]) -> bool:
+        """Tell whether replicas may be in pools of these kinds, with those that there are already."""
+        if self.definition:
+            kinds = kinds | kinds_of(self.cluster, self.definition)
+        return all(may_mix(self.cluster, self.definition, one, other) for one in kinds for other in kinds)
 
     def _together(self, nodes: list[str]) -> bool:
         """Tell whether the replicas_on_* rules hold for these nodes with those that have a replica already."""

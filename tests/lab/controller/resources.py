@@ -25,8 +25,8 @@ from .answers import (
     Refused,
 )
 from .capacity import Usage
-from .cluster import DISKLESS_POOL, Cluster, Definition, Resource, Volume
-from .placement import layer_stack
+from .cluster import DISKLESS_POOL, Cluster, Definition, Pool, Resource, Volume
+from .placement import kinds_of, layer_stack, may_mix
 from .router import Request, route
 from .volume_definitions import pool_of
 
@@ -214,7 +214,17 @@ def _named_pool(cluster: Cluster, node: str, name: Optional[str], one: Definitio
         text = f"Storage pool '{name}' on node '{node}' not found." if known else \
             f"Storage pool definition '{name}' not found."
         raise Refused(ERROR | (310 if known else 309), text)
+    refuse_kind(cluster, one, pool)
     return pool.diskless
+
+
+def refuse_kind(cluster: Cluster, one: Definition, pool: Pool) -> None:
+    """Refuse with 221 a pool of a kind that may not be beside those of the other replicas."""
+    for kind in sorted(kinds_of(cluster, one, without=pool.node) if not pool.diskless else ()):
+        if not may_mix(cluster, one, pool.kind, kind):
+            raise Refused(ERROR | 221, f"Storage driver '{pool.kind}' not allowed for volume.",
+                          details="Using storage pools with different storage drivers on the same volume definition "
+                                  "is not supported.")
 
 
 def _diskless_flags(stack: list[str], flags: list[str], diskless_pool: bool) -> list[str]:

@@ -91,6 +91,7 @@ class NoVolumes:
 
     def resize(self, content: Content, size: int) -> None:
         self.sizes[content] = size
+        self.texts[content] = self.texts[content] if size else ""
 
     def delete(self, content: Content) -> None:
         for key in [key for key in self.devices if key[0] == content]:
