@@ -87,7 +87,10 @@ class Replica(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """A snapshot definition. `sequence` orders them; names do not (snapshot-10 sorts before snapshot-9)."""
+    """A snapshot definition. `sequence` orders them; names do not (snapshot-10 sorts before snapshot-9).
+
+    `pools` is where its nodes have it, which LINSTOR tells from 1.30 on: a replica may be in another pool by now.
+    """
 
     definition: str
     name: str
@@ -95,6 +98,7 @@ class Snapshot(NamedTuple):
     nodes: tuple[str, ...]
     sequence: int
     size: Optional[Kib]
+    pools: Mapping[str, str] = MappingProxyType({})
 
     @property
     def usable(self) -> bool:

@@ -125,6 +125,19 @@ class Controller(Protocol):
         Refused for a smaller size, and while a replica is offline or not up to date (974).
         """
 
+    def up_to_date(self, name: str) -> frozenset[str]:
+        """Return the nodes whose replica has all data, as DRBD says; this one asks satellites."""
+
+    def remove_replica(self, name: str, node: str, keep: int) -> None:
+        """Remove a replica when others have all data; LINSTOR may keep the node as tiebreaker.
+
+        Arguments: keep, how many others have to be up to date. Raises Refused otherwise, NotFound when there is none
+        online, InUse while it is open there.
+        """
+
+    def regroup(self, name: str, group: str) -> None:
+        """Put a definition into another resource group; LINSTOR adds replicas if that has more. Raises NotFound."""
+
     def snapshot(self, name: str, snapshot: str) -> None:
         """Take a snapshot on all online replicas; success only if it is usable."""
 

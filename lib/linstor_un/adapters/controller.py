@@ -6,7 +6,7 @@ controller_link          a connection: with which controller, for how long, and 
 controller_answers       answer -> entries or an error; the low bits of ret_code
 controller_features      REST version -> what may be sent
 controller_session       reads are asked again, changes are read back
-controller_reads         and _definitions, _replicas, _connections, _snapshots, _rollback: the Protocol's methods
+controller_reads         and _definitions, _replicas, _connections, _moves, _snapshots, _rollback: its methods
 controller_parsing       documents -> values; controller_bodies: settings -> requests
 controller_capacity      pools -> what fits
 """

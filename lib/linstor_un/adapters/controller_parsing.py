@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 
 from ..inventory import DRBD, Definition, Group, Node, Pool, Replica, Snapshot
@@ -79,7 +79,15 @@ def snapshot(item: Mapping[str, Any]) -> Snapshot:
         nodes=tuple(item.get("nodes") or ()),
         sequence=int(number) if number.isdigit() else 0,
         size=_first_size(item.get("volume_definitions")),
+        pools=dict(_snapshot_pools(item.get("snapshots"))),
     )
+
+
+def _snapshot_pools(items: Any) -> Iterator[tuple[str, str]]:
+    for item in items or ():
+        pool = (item.get("resource_props") or {}).get("StorPoolName")
+        if pool:
+            yield item["node_name"], pool
 
 
 def node(item: Mapping[str, Any]) -> Node:

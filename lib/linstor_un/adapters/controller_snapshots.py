@@ -13,14 +13,14 @@ from ..settings import Settings
 from ..units import Kib
 from . import controller_answers as answers
 from .controller_answers import Entry
-from .controller_connections import Connections
+from .controller_moves import Moves
 from .controller_session import Seen, path
 
 # KiB a second: a clone copies where the pool cannot share blocks, and no pool in use is slower than this.
 SLOWEST_COPY = 10 * 1024
 
 
-class Snapshots(Connections):
+class Snapshots(Moves):
     """The part of `world.Controller` that deals with snapshots and clones."""
 
     def snapshot(self, name: str, snapshot: str) -> None:

@@ -6,7 +6,7 @@ how that ends, and never calls when the migration failed; the directory is its o
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, Callable, NamedTuple, Optional
 
 from .. import placement
@@ -17,9 +17,11 @@ from ..onexml import Disk
 from ..request.vms import MigrateRequest
 from ..retry import until
 from ..settings import Settings
+from ..units import Kib
 from ..world import Controller, World
 from . import attachments, host_files, two_primaries, vm_directories, vm_disks, volumes
 from .host_files import Link
+from .relocation_goal import elsewhere
 from .volumes import Volume
 
 # QEMU at the source ends a moment after libvirt says that the VM has moved.
@@ -212,8 +214,23 @@ def _finish(world: World, subject: Subject, request: MigrateRequest, leaving: st
     if leaving == request.source and not vm_disks.shared(subject.disk):
         marks = vm_disks.marks(subject.place)
         if subject.definition.props.get(DS_ID) != marks[DS_ID]:
-            placement.require_together(name, controller.replicas(name))
+            volume = volumes.look(controller, name, subject.settings, subject.definition.size or Kib(0))
+            placement.require_together(name, volume.replicas)
+            _tell_elsewhere(world, subject, volume)
             controller.mark(name, marks)
+
+
+def _tell_elsewhere(world: World, subject: Subject, volume: Volume) -> None:
+    """A disk that runs into another datastore stays in its pools: only a VM that is off takes its data along."""
+    where = ""
+    if subject.disk.clone is not False:
+        with suppress(DriverError):
+            where = elsewhere(subject.controller, volume)
+    if where:
+        world.trail.warn(
+            f"{subject.name} stays out of {where} of its new datastore; it comes there when the VM is moved to that "
+            f"datastore while it is off"
+        )
 
 
 def _let_go(world: World, subject: Subject, host: str) -> None:

@@ -19,7 +19,8 @@ from ..request.disks import MvRequest
 from ..retry import until
 from ..settings import Settings
 from ..world import Controller, World
-from . import attachments, host_files, lost_hosts, two_primaries, vm_directories, vm_disks, volumes
+from . import attachments, host_files, lost_hosts, relocation, two_primaries, vm_directories, vm_disks, volumes
+from .relocation_goal import alike, elsewhere
 from .volumes import Volume
 
 # UNKNOWN, PROLOG_MIGRATE_UNKNOWN and its failure: oned has given the source up, and its fencing hook has ended it.
@@ -85,7 +86,7 @@ def mv(world: World, request: MvRequest) -> str:
         _require_movable(world, controller, subject, vm)
         hosts = {request.source.host, request.target.host}
         two_primaries.end_lost(world, controller, found, hosts, {request.source.host} if ends.lost else ())
-        _move_disk(world, controller, subject)
+        _move_disk(world, controller, _bring_data(world, controller, subject))
         if not ends.lost:
             lost_hosts.clear(world, controller, found, request.target_disk)
     return ""
@@ -152,6 +153,30 @@ def _require_dead(world: World, controller: Controller, volume: Volume, host: st
     here = volume.on(host)
     if here and here.online and here.in_use and not until(world.clock, _DYING_SECONDS, closed):
         raise InUse(f"{volume.name} is still open on {host}, whose LINSTOR satellite answers; fence {host} and retry")
+
+
+def _bring_data(world: World, controller: Controller, subject: Subject) -> Subject:
+    """Let a VM's own disk be where its new datastore places disks; an image stays where its own places it.
+
+    Below another driver's datastore a disk is placed by its image's.
+    """
+    source, target, volume = subject.source, subject.target, subject.volume
+    if subject.disk.clone is False or source.datastore_id == target.datastore_id:
+        return subject
+    if world.cloud.datastore(target.datastore_id).tm_mad != vm_disks.TM_MAD:
+        return subject
+    former = world.cloud.datastore(source.datastore_id)
+    if former.tm_mad == vm_disks.TM_MAD and alike(world.settings(former), volume.settings):
+        return subject
+    if subject.ends.lost:
+        where = elsewhere(controller, volume)
+        if where:
+            world.trail.warn(f"{volume.name} does not come to {where} while {source.host}, which may have a replica of "
+                             f"it, is away; it comes with a later move to another datastore")  # fmt: skip
+        return subject
+    origin, destination, _ = subject.ends
+    brought = relocation.bring(world, controller, subject.definition, volume, origin or "", destination or "")
+    return subject._replace(volume=brought)
 
 
 def _move_disk(world: World, controller: Controller, subject: Subject) -> None:

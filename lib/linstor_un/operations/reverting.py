@@ -56,12 +56,16 @@ def _rolls_back(
 ) -> bool:
     """Decide whether LINSTOR's own rollback does it.
 
-    It deletes and restores all replicas: one on a node without the snapshot would be lost, and of the layers it
-    remembers DRBD over storage only. Before 1.31 it works in place, on the newest snapshot of all, and leaves the
-    size alone. A definition without any replica is what an interrupted rollback leaves.
+    It deletes and restores all replicas: one on a node without the snapshot would be lost, one that has left the
+    snapshot's pool would be there again, and of the layers it remembers DRBD over storage only. Before 1.31 it works
+    in place, on the newest snapshot of all, and leaves the size alone. A definition without any replica is what an
+    interrupted rollback leaves.
     """
     holders = {replica.node for replica in volume.replicas if replica.diskful}
     if not all(replica.usable for replica in volume.replicas) or (holders and holders != set(target.nodes)):
+        return False
+    moved = [one.node for one in volume.replicas if one.diskful and target.pools.get(one.node, one.pool) != one.pool]
+    if moved:
         return False
     if controller.rolls_back_to_any():
         return not holders or volume.layers == (DRBD, STORAGE)
