@@ -12,7 +12,7 @@ were taken. LINSTOR's own balancing leaves a volume alone for an hour after each
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import NamedTuple, Optional
 
@@ -96,7 +96,7 @@ def _take_backs(
     if _held(volume.replicas) != run.before:
         return nullcontext()
     label = f"new replicas of {volume.name} in {goal.where}"
-    return world.undo.by(label, _take_back, controller, volume.name, run.before)
+    return world.undo.by(label, _take_back, controller, volume, run)
 
 
 def _place(controller: Controller, volume: Volume, goal: Goal, more: int) -> None:
@@ -116,18 +116,21 @@ def _place(controller: Controller, volume: Volume, goal: Goal, more: int) -> Non
     raise NotEnoughSpace(f"{refusal}{relocation_goal.hint(controller, volume, goal)}")
 
 
-def _take_back(controller: Controller, name: str, before: Collection[tuple[str, str]]) -> None:
+def _take_back(controller: Controller, volume: Volume, run: Run) -> None:
     """Remove what was added while all old replicas are there; when one has gone, what was added is needed."""
     try:
-        replicas = controller.replicas(name)
+        replicas = controller.replicas(volume.name)
     except NotFound:
         return
-    old = {node for node, _ in before}
-    if not set(before) <= _held(replicas):
-        raise Failed("they stay, for old ones have gone; retry the move, which goes on from there")
+    old = {node for node, _ in run.before}
+    if not run.before <= _held(replicas):
+        stay = ", ".join(sorted(node for node, _ in _held(replicas) - run.before))
+        raise Failed(f"they stay on {stay}, for old ones have gone; retry the move, which goes on from there")
     for replica in replicas:
         if replica.diskful and replica.node not in old:
-            controller.remove_replica(name, replica.node, len(old))
+            controller.remove_replica(volume.name, replica.node, len(old))
+            if replica.node == run.origin:
+                _reach(controller, volume, replica.node)
 
 
 def _remove(world: World, controller: Controller, volume: Volume, goal: Goal, run: Run) -> None:

@@ -22,6 +22,7 @@ from lab.matrix.scene import (
     SECOND_DIRECTORY,
     SOURCE,
     SYSTEM_DIRECTORY,
+    THIRD_DIRECTORY,
     VM,
     Scene,
     device,
@@ -173,6 +174,8 @@ def _moves() -> list[Action]:
     return [
         Action("mv disk", _tm("mv", _disk(0), f"{BRIDGE}:{second}/disk.0", VM, 100), own, moved,
                state=8, hosts=(HOST, BRIDGE)),
+        Action("mv disk to other pools", _tm("mv", _disk(0), f"{BRIDGE}:{THIRD_DIRECTORY}/{VM}/disk.0", VM, 100), own,
+               frozenset({DISK, _path(0), f"{THIRD_DIRECTORY}/{VM}/disk.0"}), state=8, hosts=(HOST, BRIDGE)),
         Action("mv disk to the front-end", _tm("mv", _disk(0), f"frontend:{_path(0)}", VM, 100), own, moved, state=10),
         Action("mv directory", _tm("mv", f"{HOST}:{there}", f"{BRIDGE}:{second}", VM, SECOND), filled,
                frozenset({f"{there}/", f"{second}/", *aside}), state=8, hosts=(HOST, BRIDGE)),

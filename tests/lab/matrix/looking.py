@@ -64,7 +64,8 @@ def _definition(site: Site, one: Definition) -> Iterator[tuple[Key, str]]:
             kind = "attachment" if resource.diskless else "replica"
             # A tiebreaker that got a disk keeps the bit, which nothing shows then.
             flags = " ".join(flag for flag in resource.flags if flag != "TIE_BREAKER")
-            yield (kind, one.name, resource.node), flags
+            pools = " ".join(volume.pool for volume in resource.volumes.values())
+            yield (kind, one.name, resource.node), f"{flags} {pools}"
     for snapshot in one.snapshots.values():
         yield ("snapshot", one.name, snapshot.name), " ".join(sorted(snapshot.taken))
     if any(not resource.diskless for resource in one.resources.values()):

@@ -23,6 +23,8 @@ OTHER_VM = 70
 SOURCE, PERSISTENT, DOOMED, NEW = 5, 6, 8, 9
 SYSTEM_DIRECTORY = "/var/lib/one/datastores/101"
 SECOND, SECOND_DIRECTORY = 102, "/var/lib/one/datastores/102"
+# It has another pool.
+THIRD, THIRD_DIRECTORY = 103, "/var/lib/one/datastores/103"
 _VOLUME_KIB = 8 << 10
 
 
@@ -151,6 +153,7 @@ def furnish(site: Site, lcm_state: int, hosts: tuple[str, ...] = (HOST,), **attr
     others = [DiskDocument(0, 8, 50), DiskDocument(1, 8, SOURCE, clone=False)]
     site.documents.put(
         documents.datastore(SECOND, 1, RESOURCE_GROUP="opennebula", **attributes),
+        documents.datastore(THIRD, 1, STORAGE_POOL="fast", REPLICA_COUNT=2, LS_TIMEOUT=20),
         documents.vm(VM, disks, hosts=hosts, context=4, lcm_state=lcm_state, snapshots=snapshots),
         documents.vm(OTHER_VM, others, hosts=[HOST], lcm_state=3),
         documents.image(site.oned.release, NEW, size=8),

@@ -18,7 +18,7 @@ class Stage(Site):
     """A site with libvirt on the VM's host; the VM runs there only when a scene wants it."""
 
     def __init__(self) -> None:
-        super().__init__(hosts=HOSTS)
+        super().__init__(hosts=HOSTS, pools={"thin": "LVM_THIN", "fast": "LVM_THIN"})
         self._guests = Guests(self.hosts)
         self._guests.start(HOST)
         self._memory = b""
