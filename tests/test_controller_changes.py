@@ -355,6 +355,49 @@ def test_a_device_that_a_reader_keeps_open_is_not_released(bench: Bench) -> None
     assert "Shutdown failed" in sentence(lambda: bench.lin().release("one", "b"), Failed)
 
 
+# --- a replica that goes -------------------------------------------------------------------------------------------
+
+
+def shows(bench: Bench, **states: str) -> None:
+    """Say what DRBD has of a volume on each node, "" for a state that nobody reported."""
+    found = []
+    for node, state in states.items():
+        volume = {"volume_number": 0, "state": {"disk_state": state} if state else {}}
+        found.append(resource("one", node, volumes=[volume]))
+    bench.says("GET /v1/view/resources", Answer(document=found))
+    bench.has("one", *found)
+
+
+@pytest.mark.parametrize("state", ["Inconsistent", "Outdated", "SyncTarget", "DUnknown", ""])
+def test_no_replica_goes_before_enough_others_have_all_data(bench: Bench, state: str) -> None:
+    bench.says(f"DELETE {RD}/one/resources/a", Answer(200, [success(2)]))
+    shows(bench, a="UpToDate", b="UpToDate", c=state)
+    said = sentence(lambda: bench.lin().remove_replica("one", "a", 2), Refused)
+    assert "only 1 others are up to date, and 2 have to stay" in said
+    assert not bench.server.asked("DELETE")
+
+
+def test_the_last_replica_with_all_data_never_goes(bench: Bench) -> None:
+    shows(bench, a="UpToDate", b="Inconsistent")
+    sentence(lambda: bench.lin().remove_replica("one", "a", 0), Refused)
+    assert not bench.server.asked("DELETE")
+
+
+def test_no_replica_goes_while_they_differ(bench: Bench) -> None:
+    shows(bench, a="UpToDate", b="UpToDate")
+    apart = resource("one", "b")
+    apart["layer_object"]["drbd"]["connections"] = {"a": {"connected": False, "message": "StandAlone"}}
+    bench.has("one", resource("one", "a"), apart)
+    assert "have differing data" in sentence(lambda: bench.lin().remove_replica("one", "a", 1), Refused)
+    assert not bench.server.asked("DELETE")
+
+
+def test_a_replica_that_is_still_there_did_not_go(bench: Bench) -> None:
+    shows(bench, a="UpToDate", b="UpToDate")
+    bench.says(f"DELETE {RD}/one/resources/a", Answer(200, [success(2)]))
+    assert "still there" in sentence(lambda: bench.lin().remove_replica("one", "a", 1), Failed)
+
+
 # --- deleting ---------------------------------------------------------------------------------------------------
 
 

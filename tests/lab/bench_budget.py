@@ -44,6 +44,10 @@ _READ_BACK = (
 _OVER = "what was is kept, the snapshot is restored beside the volume and copied over it, and both go again"
 _DROPPED = "owner, and whether replicas differ, are looked at before"
 _LET_GO = "marks, openers and replicas are looked at first, and again right before the source lets go"
+_BROUGHT = (
+    "rules, pools, nodes and snapshots are looked at before anything is moved; before each replica goes, whether the "
+    "others have all data, and whether somebody reads it"
+)
 _WHOLE = "the directory is looked for at the other end, sent, compared, put in place and removed, each by a command"
 _SAVED = "the VM's memory, if it is saved, goes with its directory: one look whether it is"
 _LENT = "on a host without a replica the volume is attached before and let go after, which is three of the requests"
@@ -96,6 +100,7 @@ BUDGETS = {
     "image snap_revert, by a copy": Budget(18, 9, 4, goal=(3, 0), reason=f"{_READ_BACK}; {_OVER}"),
     "image snap_flatten": Budget(16, 3, 3, goal=(5, 0), reason=f"{_READ_BACK}; each snapshot goes by itself"),
     "mv disk": Budget(6, 2, 2, goal=(3, 2), reason=f"{_LET_GO}; its mark names its system datastore"),
+    "mv disk to other pools": Budget(30, 4, 2, goal=(3, 2), reason=_BROUGHT),
     "mv disk to the front-end": Budget(4, 1, 1, goal=(3, 2), reason=_LET_GO),
     "mv directory": Budget(1, 6, 4, goal=(1, 2), reason=_WHOLE),
     "premigrate": Budget(9, 7, 3, goal=(4, 1), reason=_LEASED),

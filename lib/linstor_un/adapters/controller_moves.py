@@ -29,12 +29,14 @@ class Moves(Connections):
         where an administrator has switched them off.
         """
         doing = f"remove the replica of {name} on {node}"
-        there = [item for item in self.replicas(name) if item.diskful and item.usable]
-        placement.require_together(name, there)
+        replicas = self.replicas(name)
+        # All nodes of the volume look at it again then, and connect: the older data might win.
+        placement.require_together(name, replicas)
+        there = [item for item in replicas if item.diskful and item.usable]
         if node not in {item.node for item in there}:
             raise NotFound(f"cannot {doing}: it has none there that is online")
         others = self.up_to_date(name) & {item.node for item in there if item.node != node}
-        if len(others) < keep:
+        if len(others) < max(keep, 1):
             raise Refused(f"cannot {doing}: only {len(others)} others are up to date, and {keep} have to stay")
 
         def look() -> Seen:
