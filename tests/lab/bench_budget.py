@@ -100,7 +100,7 @@ BUDGETS = {
     "image snap_revert, by a copy": Budget(18, 9, 4, goal=(3, 0), reason=f"{_READ_BACK}; {_OVER}"),
     "image snap_flatten": Budget(16, 3, 3, goal=(5, 0), reason=f"{_READ_BACK}; each snapshot goes by itself"),
     "mv disk": Budget(6, 2, 2, goal=(3, 2), reason=f"{_LET_GO}; its mark names its system datastore"),
-    "mv disk to other pools": Budget(30, 4, 2, goal=(3, 2), reason=_BROUGHT),
+    "mv disk to other pools": Budget(25, 4, 4, goal=(3, 2), reason=_BROUGHT),
     "mv disk to the front-end": Budget(4, 1, 1, goal=(3, 2), reason=_LET_GO),
     "mv directory": Budget(1, 6, 4, goal=(1, 2), reason=_WHOLE),
     "premigrate": Budget(9, 7, 3, goal=(4, 1), reason=_LEASED),
