@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import NamedTuple, Optional
 
-from ..errors import Failed, InUse, NotEnoughSpace, NotFound, TimedOut
+from ..errors import DriverError, Failed, InUse, NotEnoughSpace, NotFound, TimedOut
 from ..inventory import Definition, Replica
 from ..retry import until
 from ..world import Controller, World
@@ -126,11 +126,16 @@ def _take_back(controller: Controller, volume: Volume, run: Run) -> None:
     if not run.before <= _held(replicas):
         stay = ", ".join(sorted(node for node, _ in _held(replicas) - run.before))
         raise Failed(f"they stay on {stay}, for old ones have gone; retry the move, which goes on from there")
-    for replica in replicas:
-        if replica.diskful and replica.node not in old:
-            controller.remove_replica(volume.name, replica.node, len(old))
-            if replica.node == run.origin:
-                _reach(controller, volume, replica.node)
+    left: list[str] = []
+    for node in sorted(replica.node for replica in replicas if replica.diskful and replica.node not in old):
+        try:
+            controller.remove_replica(volume.name, node, len(old))
+            if node == run.origin:
+                _reach(controller, volume, node)
+        except DriverError as error:
+            left.append(str(error))
+    if left:
+        raise Failed("; ".join(left))
 
 
 def _remove(world: World, controller: Controller, volume: Volume, goal: Goal, run: Run) -> None:
