@@ -17,7 +17,7 @@ from lab.hosts.machine import until
 from lab.oned import documents as D
 from lab.oned.answers import Outcome
 from lab.site import Site
-from site_support import device, opened, written_apart
+from site_support import device, meanwhile, opened, written_apart
 
 pytestmark = pytest.mark.slow
 
@@ -112,6 +112,29 @@ def test_without_drbd_an_open_volume_is_not_deleted(site: Site) -> None:
         assert site.holders(names[1]) == [holders[1]]
     done(rm(site, 6))
     assert not site.definition(names[1])
+
+
+def test_without_drbd_nothing_is_deleted_before_a_restarted_controller_knows_its_devices(site: Site) -> None:
+    """For two seconds it calls all nodes online, shows a state of every resource, and no device of any."""
+    site.datastores(STORAGE_POOL="thin", LAYER_LIST="storage", REPLICA_COUNT=1)
+    name = datablock(site, 5)
+    node = site.holders(name)[0]
+    found = site.definition(name)
+    assert found
+    volume = found.resources[node.upper()].volumes[0]
+    path = device(site, name, node)
+    volume.device = ""
+    assert f"{name} may be open on {node}" in failed(rm(site, 5))
+
+    def known() -> None:
+        volume.device = path
+
+    with opened(site, node, path, "<>"):
+        volume.device = ""
+        meanwhile(site, "GET", f"/{name}/resources$", known, at=2)
+        assert f"{name} is open on {node}" in failed(rm(site, 5))
+    done(rm(site, 5))
+    assert not site.definition(name)
 
 
 def test_an_opener_behind_a_stopped_satellite_is_not_forgotten(site: Site) -> None:

@@ -7,7 +7,11 @@ from collections.abc import Iterator
 import pytest
 from lab.controller import drbd_events, satellites
 from linstor_un import placement
+from linstor_un.errors import Refused, Unsupported
 from linstor_un.inventory import Replica
+from linstor_un.operations.volumes import Volume
+from linstor_un.settings import Settings
+from linstor_un.units import Kib
 from test_controller_contract import VERSIONS, Stage, simulated
 
 
@@ -33,7 +37,7 @@ def test_a_machine_that_is_off_is_told_from_a_satellite_that_is_stopped(drbd: St
 
 
 def replica(node: str, *flags: str, online: bool = True, **sees: bool) -> Replica:
-    return Replica(node, frozenset(flags), ("DRBD", "STORAGE"), "thin", "/dev/drbd1000", online, None, sees=sees)
+    return Replica(node, frozenset(flags), ("DRBD", "STORAGE"), "thin", "/dev/drbd1000", online, False, sees=sees)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +55,22 @@ def replica(node: str, *flags: str, online: bool = True, **sees: bool) -> Replic
 def test_only_what_drbd_tells_now_makes_a_silent_node_away(others: tuple[Replica, ...], away: list[str]) -> None:
     found = placement.away((replica("a", online=False), *others))
     assert found == away
+
+
+def test_who_has_a_device_open_is_unknown_before_the_controller_was_told() -> None:
+    """One that was restarted calls nodes online, and shows a state of their resources, a moment too early."""
+    told, drbd = replica("a"), replica("b")._replace(in_use=None)
+    plain = told._replace(node="c", layers=("STORAGE",), in_use=None)
+    assert placement.unknown([told, drbd, plain, plain._replace(node="d", device=None)]) == ["b", "d"]
+
+
+def test_a_device_that_is_not_known_now_is_told_from_one_that_cannot_be() -> None:
+    plain = replica("a")._replace(layers=("STORAGE",), device=None)
+    volume = Volume("one-image-5", Kib(8192), Settings(), (plain,))
+    with pytest.raises(Refused, match="LINSTOR does not know the device of one-image-5 on a now; retry when"):
+        volume.device("a")
+    with pytest.raises(Unsupported, match="one-image-5 has no device on b, and without DRBD"):
+        volume.device("b")
 
 
 def test_a_node_that_is_being_emptied_holds_only_where_no_other_does() -> None:

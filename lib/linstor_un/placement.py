@@ -128,9 +128,15 @@ def require_together(name: str, replicas: Sequence[Replica]) -> None:
 def unknown(replicas: Sequence[Replica]) -> list[str]:
     """Return the nodes whose satellite does not report: nobody knows who has the device open there.
 
-    Resources that LINSTOR evicted are left out: they are replaced already.
+    A controller that was restarted calls satellites online, and shows a state of their resources, a moment before it
+    knows openers, or without DRBD devices. Resources that LINSTOR evicted are left out: they are replaced already.
     """
-    return [r.node for r in replicas if not r.online and not r.flags & {"EVICTED", "INACTIVE"}]
+    return [r.node for r in replicas if not _reported(r) and not r.flags & {"EVICTED", "INACTIVE"}]
+
+
+def _reported(replica: Replica) -> bool:
+    told = replica.in_use is not None if DRBD in replica.layers else bool(replica.device)
+    return replica.online and told
 
 
 def away(replicas: Sequence[Replica]) -> list[str]:

@@ -75,15 +75,21 @@ class Volume(NamedTuple):
         """Return the path of the device on a node.
 
         The udev rule of drbd-utils names DRBD devices by resource; for other stacks the path is what
-        LINSTOR reports. Raises Unsupported when there is no device on that node.
+        LINSTOR reports. Raises Unsupported when there is no device on that node, Refused when LINSTOR knows none now.
         """
         if self.replicated:
             return by_res(self.name)
         here = self.on(node)
-        if here is None or not here.device:
+        if here is None:
             raise Unsupported(
                 f"{self.name} has no device on {node}, and without DRBD in its layers it cannot be reached from there; "
                 f"add DRBD to LAYER_LIST or place a replica on {node}"
+            )
+        if not here.device:
+            # A controller that was restarted knows none before the satellite is connected again.
+            raise Refused(
+                f"LINSTOR does not know the device of {self.name} on {node} now; "
+                f"retry when {node} is online in `linstor node list`"
             )
         return here.device
 
