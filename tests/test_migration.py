@@ -424,6 +424,7 @@ def test_each_part_of_the_end_is_tried_although_another_fails(site: Site) -> Non
     site.controller.faults.add(Fault("refuse", method="DELETE", path=f"{OWN}/", entries=refusal))
     assert "not now" in failed(call(site, "postmigrate", "node3", "node4"), 3)
     assert site.attached(OWN) == ["node3", "node4"] and not both_write(site, OWN)
+    assert "MIGRATION" in marks(site, OWN), "nobody would find the attachment"
     assert where(site, IMAGE) == {"node4"}
     assert site.hosts.run("node3", ["ls", DIRECTORY], check=False).returncode
     quiet(call(site, "postmigrate", "node3", "node4"))

@@ -7,6 +7,7 @@ how that ends, and never calls when the migration failed; the directory is its o
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any, Callable, NamedTuple, Optional
 
 from .. import placement
@@ -208,9 +209,10 @@ def _finish(world: World, subject: Subject, request: MigrateRequest, leaving: st
     """Let one host have a disk again. Arguments: leaving, the host that the VM is not on."""
     name, controller, hosts = subject.name, subject.controller, {request.source, request.target}
     if len(hosts) == 2:
-        if two_primaries.of(subject.definition):
-            two_primaries.end_when_closed(world, controller, name, hosts)
-        _let_go(world, subject, leaving)
+        let_go = partial(_let_go, world, subject, leaving)
+        marked = two_primaries.of(subject.definition)
+        if not marked or not two_primaries.end_when_closed(world, controller, name, hosts, let_go):
+            let_go()
     if leaving == request.source and not vm_disks.shared(subject.disk):
         marks = vm_disks.marks(subject.place)
         if subject.definition.props.get(DS_ID) != marks[DS_ID]:

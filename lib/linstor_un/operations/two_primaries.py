@@ -9,7 +9,7 @@ DRBD must not be told to stop while both write: LINSTOR forgets the permission, 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Optional
+from typing import Callable, Optional
 
 from .. import naming, placement
 from ..errors import DriverError, Failed, InUse, NotFound
@@ -60,12 +60,15 @@ def end(
     keep: Collection[str],
     dead: Collection[str] = (),
     only: Optional[Migration] = None,
+    let_go: Callable[[], None] = lambda: None,
 ) -> Optional[Migration]:
     """Let only one host write again, and take the attachments off hosts that are not to be kept.
 
+    The mark goes last: an attachment that is left before that is found by it.
     Arguments: keep, the hosts that the VM may be on; dead, those that are not waited for; only, the migration to end,
-    any if None. Returns the one that was ended, None when there was none. Raises InUse while two hosts have the
-    volume open, or may have, and Refused when its replicas differ, as they may where two hosts wrote.
+    any if None; let_go, what else is done before the mark goes. Returns the one that was ended, None when there was
+    none. Raises InUse while two hosts have the volume open, or may have, and Refused when its replicas differ, as they
+    may where two hosts wrote.
     """
     with world.locks.hold(f"migration-{name}"):
         found = controller.definitions([name]).get(name)
@@ -77,19 +80,24 @@ def end(
         _require_one_user(name, replicas, ended, dead)
         if {ended.source, ended.target} <= {replica.node for replica in replicas}:
             controller.forbid_two_primaries(name, ended.source, ended.target)
+        let_go()
+        for host in {ended.source, ended.target} - {*keep, *dead}:
+            _release(world, controller, name, host)
         _clear(controller, name, ended)
-    for host in {ended.source, ended.target} - {*keep, *dead}:
-        _release(world, controller, name, host)
     return ended
 
 
-def end_when_closed(world: World, controller: Controller, name: str, keep: Collection[str]) -> None:
-    """Let only one host write again; QEMU may take a moment to end on the other. Raises InUse as `end` does."""
+def end_when_closed(
+    world: World, controller: Controller, name: str, keep: Collection[str], let_go: Callable[[], None]
+) -> Optional[Migration]:
+    """Let only one host write again; QEMU may take a moment to end on the other. Returns and raises as `end` does."""
+    ended: list[Optional[Migration]] = []
 
     def step() -> None:
-        end(world, controller, name, keep)
+        ended.append(end(world, controller, name, keep, let_go=let_go))
 
     volumes.when_closed(world, step)
+    return ended[-1]
 
 
 def _require_one_user(name: str, replicas: Sequence[Replica], ended: Migration, dead: Collection[str]) -> None:
