@@ -36,6 +36,7 @@ def placed_alike(site: Site) -> Iterator[None]:
     site.cluster.prefer = lambda _: []
     site.cluster.stuck.clear()
     site.cluster.version = Version("1.33")
+    site.cluster.work_seconds = 0.5
 
 
 def second(site: Site, **attributes: object) -> None:
@@ -81,6 +82,7 @@ def test_there_are_always_as_many_replicas_with_all_data_as_before(site: Site) -
     """A thick pool's replica has everything only after a while, and its last source must not go before."""
     volatile(site)
     mixing(site)
+    site.cluster.work_seconds = 4.0
     second(site, STORAGE_POOL="thick", REPLICA_COUNT=2, NODE_LIST="node1,node3")
     before, fewest = site.digest(DISK), []
 
@@ -107,8 +109,9 @@ def test_the_host_of_the_vm_gets_a_replica_where_the_datastore_prefers_it(site: 
 
 
 def test_the_link_at_the_source_leads_to_the_device_until_the_disk_has_moved(site: Site) -> None:
-    """The VM may be started again where it was when the move fails in the end."""
+    """The VM may be started again where it was when the move fails in the end. Three replicas need no tiebreaker."""
     volatile(site, "node1")
+    second(site, STORAGE_POOL="fast", REPLICA_COUNT=3)
     refusal = [{"ret_code": ERROR | 975, "message": "not now"}]
     site.controller.faults.add(Fault("refuse", method="PUT", path=f"{DISK}$", entries=refusal))
     assert "not now" in failed(moved(site, "node1"), code=3)
@@ -187,6 +190,8 @@ def test_a_disk_with_snapshots_does_not_go_where_it_could_not_go_back_to_them(si
 def test_an_image_stays_in_the_pools_of_its_own_datastore(site: Site) -> None:
     cp(site)
     linked(site, PERSISTENT)
+    # What its datastore says now is for new images.
+    site.documents.put(D.datastore(100, STORAGE_POOL="fast", REPLICA_COUNT=2))
     vm(site, PERSISTENT, hosts=("node3", "node4"))
     quiet(mv(site, "node3", "node4", new=SECOND))
     assert set(pools(site, IMAGE).values()) == {"thin"} and marks(site, IMAGE)["DS_ID"] == str(SECOND)
