@@ -28,6 +28,7 @@ class Domain:
         deaf: with an agent's channel, but nobody at its other end.
         uuid: what libvirt is to call it; "" lets libvirt choose.
         datastore: the system datastore of its directory.
+        pluggable: its disks come and go without help of what runs in it: disk.0 is sda, disk.1 is sdb, ...
     """
 
     name: str
@@ -39,6 +40,7 @@ class Domain:
     deaf: bool = False
     uuid: str = ""
     datastore: int = SYSTEM_DATASTORE
+    pluggable: bool = False
 
     @property
     def directory(self) -> str:
@@ -63,7 +65,7 @@ class Domain:
   <features><acpi/><apic/><tcg><tb-cache unit='MiB'>32</tb-cache></tcg></features>
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
-{"".join(self._disk(place, number) for place, number in enumerate(self.disks))}\
+{self._controller()}{"".join(self._disk(place, number) for place, number in enumerate(self.disks))}\
     <serial type='file'><source path={quoteattr(console(self.name))} append='on'/></serial>
     <memballoon model='virtio'/>{self._channel()}
   </devices>
@@ -81,12 +83,16 @@ class Domain:
         return (f"<kernel>{PLACE}/kernel</kernel><initrd>{PLACE}/initramfs</initrd>"
                 f"<cmdline>{escape(line)}</cmdline>")
 
+    def _controller(self) -> str:
+        return "    <controller type='scsi' model='virtio-scsi'/>\n" if self.pluggable else ""
+
     def _disk(self, place: int, number: int) -> str:
+        bus, name = ("scsi", pluggable(number)) if self.pluggable else ("virtio", f"vd{string.ascii_lowercase[place]}")
         return f"""\
     <disk type='block' device='disk'>
       <driver name='qemu' type='raw' cache='none' io='native' discard='unmap'/>
       <source dev='{self.directory}/disk.{number}'/>
-      <target dev='vd{string.ascii_lowercase[place]}' bus='virtio'/>
+      <target dev='{name}' bus='{bus}'/>
     </disk>
 """
 
@@ -94,6 +100,11 @@ class Domain:
         if not (self.agent or self.deaf):
             return ""
         return f"<channel type='unix'><source mode='bind'/><target type='virtio' name='{_AGENT}'/></channel>"
+
+
+def pluggable(number: int) -> str:
+    """Return what libvirt calls disk.N of a domain whose disks come and go."""
+    return f"sd{string.ascii_lowercase[number]}"
 
 
 def console(name: str) -> str:

@@ -70,11 +70,16 @@ class Image:
 
 @dataclass
 class Disk:
-    """A VM's disk. `image` is None for a volatile one; a persistent one has its image's own volume."""
+    """A VM's disk. `image` is None for a volatile one; a persistent one has its image's own volume.
+
+    `lost` are the hosts that died with it, each with the system datastore: what is there stays until the disk is moved
+    or taken away the next time.
+    """
 
     number: int
     volume: Volume
     image: Optional[Image] = None
+    lost: set[tuple[str, int]] = field(default_factory=set)
 
     @property
     def linked(self) -> bool:
@@ -82,12 +87,17 @@ class Disk:
         return self.image is not None and self.image.persistent
 
 
-RUNNING, POWEROFF, UNDEPLOYED = "running", "poweroff", "undeployed"
+RUNNING, POWEROFF, SUSPENDED = "running", "poweroff", "suspended"
+STOPPED, UNDEPLOYED = "stopped", "undeployed"
+# The front-end has the VM, no host.
+STORED = (STOPPED, UNDEPLOYED)
+# LINSTOR has its memory.
+SAVED = (SUSPENDED, STOPPED)
 
 
 @dataclass
 class Vm:
-    """A VM: on a host of a system datastore, or, undeployed, on none."""
+    """A VM: on a host of a system datastore, or, stored, on none. `memory` is what it knew when it was saved."""
 
     number: int
     host: str
@@ -96,6 +106,17 @@ class Vm:
     disks: dict[int, Disk] = field(default_factory=dict)
     records: list[tuple[str, int]] = field(default_factory=list)
     next_disk: int = 0
+    memory: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its DEPLOY_ID."""
+        return f"one-{self.number}"
+
+    @property
+    def checkpoint(self) -> str:
+        """The definition of its memory."""
+        return f"one-vm-{self.number}-checkpoint"
 
 
 @dataclass
@@ -114,20 +135,48 @@ class Model:
             found.update({disk.volume.name: disk.volume for disk in vm.disks.values()})
         return found
 
+    def checkpoints(self) -> set[str]:
+        """Return the definitions that have the memory of a VM."""
+        return {vm.checkpoint for vm in self.vms.values() if vm.state in SAVED}
+
+    def running(self) -> set[tuple[str, str]]:
+        """Return (domain, host) of each VM that runs."""
+        return {(vm.name, vm.host) for vm in self.vms.values() if vm.state == RUNNING}
+
     def homes(self) -> set[tuple[str, str]]:
         """Return (definition, host) for each disk of a VM that is on a host."""
         return {
             (disk.volume.name, vm.host)
-            for vm in self.vms.values() if vm.state != UNDEPLOYED
+            for vm in self.vms.values() if vm.state not in STORED
             for disk in vm.disks.values()
         }
 
+    def lost_homes(self) -> set[tuple[str, str]]:
+        """Return (definition, host) for each disk that a host may still have from before it died."""
+        return {(disk.volume.name, host) for vm in self.vms.values() for disk in vm.disks.values()
+                for host, _ in disk.lost}
+
     def links(self) -> dict[tuple[str, str], str]:
-        """Return where each link, by host and path, has to lead; the front-end keeps those of undeployed VMs."""
+        """Return where each link, by host and path, has to lead; the front-end keeps those of stored VMs."""
         return {
-            ("front-end" if vm.state == UNDEPLOYED else vm.host,
-             f"/var/lib/one/datastores/{vm.datastore}/{vm.number}/disk.{disk.number}"):
-                f"/dev/drbd/by-res/{disk.volume.name}/0"
+            (("front-end" if vm.state in STORED else vm.host), _path(vm, vm.datastore, disk)): _device(disk)
             for vm in self.vms.values()
             for disk in vm.disks.values()
         }
+
+    def lost_links(self) -> dict[tuple[str, str], str]:
+        """Return where the links lead, by host and path, that a host may still have from before it died."""
+        return {
+            (host, _path(vm, datastore, disk)): _device(disk)
+            for vm in self.vms.values()
+            for disk in vm.disks.values()
+            for host, datastore in disk.lost
+        }
+
+
+def _path(vm: Vm, datastore: int, disk: Disk) -> str:
+    return f"/var/lib/one/datastores/{datastore}/{vm.number}/disk.{disk.number}"
+
+
+def _device(disk: Disk) -> str:
+    return f"/dev/drbd/by-res/{disk.volume.name}/0"
