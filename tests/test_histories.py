@@ -31,7 +31,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Site, Guests]]:
 
 
 def test_each_action_of_a_life_leaves_what_there_should_be(pair: tuple[Site, Guests]) -> None:
-    life = Life(pair[0])
+    life = Life(*pair)
     try:
         assert [step for step in life.live() if step.wrong] == []
     finally:

@@ -10,76 +10,105 @@ import multiprocessing
 import sys
 from pathlib import Path
 
+from lab.controller.features import RELEASES
 from lab.guests import Guests, libvirt
-from lab.histories.life import Life
+from lab.histories.life import Life, Step
 from lab.hosts import isolation
 from lab.site import Site
 
+# Each has another form of calls, of documents or of what a user is told of errors than the one before it.
 OPENNEBULA = ("5.12.0", "6.0.0", "6.6.0", "6.6.2-stdin", "6.8.0", "6.10.0", "7.4.0")
-LINSTOR = ("1.20", "1.27", "1.31", "1.33", "1.34")
+LINSTOR = tuple(RELEASES)
 DOCUMENT = Path(__file__).parents[2] / "docs" / "compatibility.md"
+
+Pair = tuple[str, str]
 
 _HEAD = """# Compatibility
 
-`./tests/run compatibility` lets a VM live on a lab under each release of OpenNebula's calls and each version of
-LINSTOR's controller, and writes this table. After each step every byte of every volume, every snapshot, attachment and
-link is compared with what there should be. A number counts the steps that were right.
+One VM lives on a lab under each release of OpenNebula's calls and each version of LINSTOR's controller, and every action
+of the driver has its part in that life: the scripts are called as this release's processes call them, and their answers
+are read as this release reads them. After each step the site is compared with what there should be: every byte of every
+volume, snapshots, replicas, attachments, links, memory, and which guests run where. A cell tells how many scripts were
+called, and how many steps ended with a difference.
 
+"""
+_MIDDLE = """
+`6.6.2-stdin` is 6.6 with `one_datastore -i`. The hosts, their devices, libvirt and the guests are real; the controller is
+the simulated one of [testing.md](testing.md), which recorded exchanges with real ones hold to the truth.
+
+The steps, each with its calls under {one} on {linstor}:
+
+"""
+_TAIL = """
+`./tests/run compatibility` wrote this document; the pairs at its corners are lived through in `./tests/run` as well.
 """
 
 
-def lived(pair: tuple[str, str]) -> tuple[tuple[str, str], list[tuple[str, list[str]]]]:
+def lived(pair: Pair) -> tuple[Pair, list[Step]]:
     """Return how each step of the life ended under a pair of releases."""
     one, linstor = pair
     with Site(one, linstor) as site, Guests(site.hosts) as guests:
         guests.start()
-        life = Life(site)
+        life = Life(site, guests)
         try:
-            return pair, [(step.name, step.wrong) for step in life.live()]
+            return pair, list(life.live())
         finally:
             life.close()
 
 
-def table(found: dict[tuple[str, str], list[tuple[str, list[str]]]]) -> str:
+def table(found: dict[Pair, list[Step]]) -> str:
     """Return the document for what was found."""
     lines = ["| OpenNebula | " + " | ".join(f"LINSTOR {version}" for version in LINSTOR) + " |",
              "|---" * (len(LINSTOR) + 1) + "|"]
     for one in OPENNEBULA:
         cells = [_cell(found[one, linstor]) for linstor in LINSTOR]
         lines.append(f"| {one} | " + " | ".join(cells) + " |")
-    steps = [name for name, _ in found[OPENNEBULA[0], LINSTOR[0]]]
-    lines += ["", "The steps:", ""] + [f"* {name}" for name in steps]
-    return _HEAD + "\n".join(lines) + "\n"
+    newest = OPENNEBULA[-1], LINSTOR[-1]
+    steps = [f"* {step.name}: {step.calls}\n" for step in found[newest]]
+    return _HEAD + "\n".join(lines) + "\n" + _MIDDLE.format(one=newest[0], linstor=newest[1]) + "".join(steps) + _TAIL
 
 
-def _cell(steps: list[tuple[str, list[str]]]) -> str:
-    right = sum(not wrong for _, wrong in steps)
-    return f"{right} of {len(steps)}"
+def _cell(steps: list[Step]) -> str:
+    return f"{sum(step.calls for step in steps)} calls, {sum(bool(step.wrong) for step in steps)} wrong"
+
+
+def _pair(text: str) -> Pair:
+    one, _, linstor = text.partition("/")
+    if one not in OPENNEBULA or linstor not in LINSTOR:
+        raise argparse.ArgumentTypeError(f"{text} is no pair of these: {' '.join(OPENNEBULA)} / {' '.join(LINSTOR)}")
+    return one, linstor
 
 
 def main() -> int:
     """Write the document; returns 1 when a step went wrong, 2 when there can be no lab here."""
     parser = argparse.ArgumentParser(prog="compatibility", description="Live under each pair of releases.")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("pairs", type=_pair, nargs="*", help="only these, such as 7.4.0/1.33; writes no document")
     arguments = parser.parse_args()
     reason = isolation.missing() or libvirt.missing()
     if reason:
         print(f"compatibility: {reason}", file=sys.stderr)
         return 2
-    pairs = [(one, linstor) for one in OPENNEBULA for linstor in LINSTOR]
-    found: dict[tuple[str, str], list[tuple[str, list[str]]]] = {}
-    bad = 0
+    pairs = arguments.pairs or [(one, linstor) for one in OPENNEBULA for linstor in LINSTOR]
+    found: dict[Pair, list[Step]] = {}
     with multiprocessing.get_context("spawn").Pool(arguments.jobs, maxtasksperchild=1) as pool:
-        for (one, linstor), steps in pool.imap_unordered(lived, pairs):
-            found[one, linstor] = steps
-            print(f"OpenNebula {one} on LINSTOR {linstor}: {_cell(steps)}", flush=True)
-            for name, wrong in steps:
-                bad += bool(wrong)
-                for text in wrong:
-                    print(f"  {name}: {text}")
-    DOCUMENT.write_text(table(found))
-    print(f"compatibility: {len(pairs)} pairs, {sum(map(len, found.values()))} steps, {bad} wrong")
+        for pair, steps in pool.imap_unordered(lived, pairs):
+            found[pair] = steps
+            _tell(pair, steps)
+    if not arguments.pairs:
+        DOCUMENT.write_text(table(found))
+    every = [step for steps in found.values() for step in steps]
+    bad = sum(bool(step.wrong) for step in every)
+    calls = sum(step.calls for step in every)
+    print(f"compatibility: {len(found)} pairs, {len(every)} steps, {calls} calls, {bad} wrong")
     return 1 if bad else 0
+
+
+def _tell(pair: Pair, steps: list[Step]) -> None:
+    print(f"OpenNebula {pair[0]} on LINSTOR {pair[1]}: {_cell(steps)}", flush=True)
+    for step in steps:
+        for text in step.wrong:
+            print(f"  {step.name}: {text}", flush=True)
 
 
 if __name__ == "__main__":

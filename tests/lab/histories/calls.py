@@ -6,6 +6,7 @@ import base64
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import TypeVar
 
 from lab.histories.model import (
     POWEROFF,
@@ -20,9 +21,10 @@ from lab.histories.model import (
     Vm,
 )
 from lab.oned import documents as D
-from lab.oned.answers import Outcome
+from lab.oned.answers import Misread, Outcome, read_nothing
 from lab.site import IMAGES, Site
 
+Answer = TypeVar("Answer")
 FRONTEND = "frontend"
 ROOT = "/var/lib/one//datastores"
 # LCM_STATE by what is done, and to a VM in which state: DISK_RESIZE and DISK_RESIZE_POWEROFF, ...
@@ -63,22 +65,25 @@ class Calls:
 
     def _tm(self, action: str, *words: object, stdin: str = "") -> None:
         texts = [str(word) for word in words]
-        self._done(f"{action} {' '.join(texts)}", lambda: self.site.oned.tm(action, *texts, stdin=stdin))
+        self._done(f"{action} {' '.join(texts)}", lambda: self.site.oned.tm(action, *texts, stdin=stdin), read_nothing)
 
-    def _ds(self, action: str, image: Image, path: str = "", source: str = "", target: int = -1) -> Outcome:
+    def _ds(
+        self, action: str, image: Image, read: Callable[[Outcome], Answer], path: str = "", source: str = "",
+        target: int = -1, form: str = "",
+    ) -> Answer:
         text = D.image(
             self.site.oned.release, image.number, path=path, source=source, size=image.volume.size, target=target,
-            snapshots=sorted(image.volume.snapshots),
+            snapshots=sorted(image.volume.snapshots), format=form,
         )
-        return self._done(f"{action} of image {image.number} {path or source}",
-                          lambda: self.site.oned.ds(action, text, self.site.image_datastore))
+        return self._done(f"{action} of image {image.number} {path or source or form}",
+                          lambda: self.site.oned.ds(action, text, self.site.image_datastore), read)
 
     def _vmm(self, vm: Vm, action: str, *words: str) -> None:
         store = self.site.documents.get("DATASTORE", vm.datastore)
         assert store
         message = D.vmm_action(vm.number, store, MEMORY=_MEMORY)
         self._done(f"{action} {' '.join(words)}",
-                   lambda: self.site.oned.vmm(action, *words, str(vm.number), vm.host, message=message))
+                   lambda: self.site.oned.vmm(action, *words, str(vm.number), vm.host, message=message), read_nothing)
 
     @property
     def count(self) -> int:
@@ -89,13 +94,17 @@ class Calls:
         self.happened[kind] += 1
         self.trace.append(what)
 
-    def _done(self, what: str, call: Callable[[], Outcome]) -> Outcome:
+    def _done(self, what: str, call: Callable[[], Outcome], read: Callable[[Outcome], Answer]) -> Answer:
+        """Return what oned reads from a call that has to succeed."""
         self._note(what.split(maxsplit=1)[0], what)
         with self._telling():
             outcome = call()
             if not outcome.success:
                 raise CallFailed(f"exit code {outcome.code}: {outcome.stderr.strip()}")
-            return outcome
+            try:
+                return read(outcome)
+            except Misread as failure:
+                raise CallFailed(str(failure)) from failure
 
     def _happens(self, what: str, deed: Callable[[], object]) -> None:
         """Let something happen that is not the driver's; RuntimeError is how it fails."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import re
 import subprocess
 
 from lab.histories.calls import CallFailed, source
 from lab.histories.lives import Lives
 from lab.histories.model import BLOCK, RUNNING, Disk, Image, Vm, Volume, block
 from lab.oned import documents as D
+from lab.oned.answers import read_clone, read_cp, read_mkfs, read_monitor, read_nothing, read_stat
+from lab.site import IMAGES
 
 
 class Cloud(Lives):
@@ -15,21 +19,55 @@ class Cloud(Lives):
 
     # --- images -------------------------------------------------------------------------------------------
 
+    def import_image(self, image: Image, path: str) -> None:
+        """Make an image of a file of the front-end, which is as large as the image."""
+        size = self._ds("stat", image, read_stat, path=path)
+        self._require(size, image.volume.size)
+        self._require(self._ds("cp", image, read_cp, path=path).source, source(image.volume.name))
+
     def make_image(self, image: Image) -> None:
         """Create an empty datablock."""
-        self._ds("mkfs", image)
+        self._require(self._ds("mkfs", image, read_mkfs).source, source(image.volume.name))
 
     def clone_image(self, original: Image, image: Image) -> None:
         """Make an image a copy of another."""
-        self._ds("clone", image, path=source(original.volume.name))
+        stored = self._ds("clone", image, read_clone, path=source(original.volume.name))
+        self._require(stored.source, source(image.volume.name))
 
     def remove_image(self, image: Image) -> None:
         """Delete an image."""
-        self._ds("rm", image, source=source(image.volume.name))
+        self._ds("rm", image, read_nothing, source=source(image.volume.name))
+
+    def export_image(self, image: Image) -> tuple[str, str]:
+        """Lend an image to a marketplace, which reads it before `export_done`; returns host and path."""
+        told = self._ds("export", image, lambda outcome: outcome.stdout, source=source(image.volume.name))
+        found = re.search(r"<IMPORT_SOURCE>(?:<!\[CDATA\[)?ssh://([^:/]+):(/[^<\]]+)", told)
+        if not found:
+            raise CallFailed(f"export tells of no place: {told}")
+        return found[1], found[2]
+
+    def export_done(self, image: Image, host: str, path: str) -> None:
+        """Take an image back that was lent."""
+        words = [f"{host}:{path}", str(image.number), str(IMAGES)]
+        oned = self.site.oned
+        call = oned.recorded("datastore/linstor_un/export_done", words, "")
+        self._done(f"export_done {' '.join(words)}", lambda: oned.finish(call), read_nothing)
+
+    def monitor(self, datastore: int) -> int:
+        """Return the capacity of a datastore, in MiB."""
+        document = self.site.documents.get("DATASTORE", datastore)
+        assert document
+        call = functools.partial(self.site.oned.monitor, document, vm_disks=True)
+        return self._done(f"monitor {datastore}", call, read_monitor)["TOTAL_MB"]
+
+    def _require(self, told: object, wanted: object) -> None:
+        with self._telling():
+            if told != wanted:
+                raise CallFailed(f"oned is told {told!r} instead of {wanted!r}")
 
     def image_snapshot(self, action: str, image: Image, number: int) -> None:
         """Delete, revert to or flatten to a snapshot of an image that no VM has."""
-        self._ds(action, image, source=source(image.volume.name), target=number)
+        self._ds(action, image, read_nothing, source=source(image.volume.name), target=number)
         volume = image.volume
         if action == "snap_delete":
             del volume.snapshots[number]
@@ -108,13 +146,17 @@ class Cloud(Lives):
 
     def save_as(self, vm: Vm, disk: Disk, image: Image, snapshot: int) -> None:
         """Make a disk, or one of its snapshots, an image."""
+        wanted = source(image.volume.name)
+        self._require(self._ds("mkfs", image, read_mkfs, form="save_as").source, wanted)
         release, size = self.site.oned.release, image.volume.size
-        text = D.image(release, image.number, size=size, format="save_as")
-        self._done("mkfs save_as", lambda: self.site.oned.ds("mkfs", text, self.site.image_datastore))
-        self.site.documents.put(D.image(release, image.number, size=size, source=source(image.volume.name)))
+        self.site.documents.put(D.image(release, image.number, size=size, source=wanted))
         with self._during(vm, ("saveas", vm.state)):
-            self._about(vm, disk, "cpds", source(image.volume.name), snapshot)
+            self._about(vm, disk, "cpds", wanted, snapshot)
 
     def _about(self, vm: Vm, disk: Disk, action: str, *words: object) -> None:
         """Call an action on a disk; the front-end has the disks of stored VMs."""
         self._tm(action, self._word(vm, disk), *words, vm.number, self._datastore(vm, disk))
+
+    def context(self, vm: Vm, number: int, path: str) -> None:
+        """Make the medium that tells a VM what it is."""
+        self._tm("context", f"{path}:context.sh", f"{self._directory(vm)}/disk.{number}", vm.number, vm.datastore)
