@@ -25,22 +25,22 @@ Pair = tuple[str, str]
 
 _HEAD = """# Compatibility
 
-One VM lives on a lab under each release of OpenNebula's calls and each version of LINSTOR's controller, and every action
-of the driver has its part in that life: the scripts are called as this release's processes call them, and their answers
-are read as this release reads them. After each step the site is compared with what there should be: every byte of every
-volume, snapshots, replicas, attachments, links, memory, and which guests run where. A cell tells how many scripts were
-called, and how many steps ended with a difference.
+One VM lives on a lab under each release of OpenNebula's calls and each version of LINSTOR's controller, and every
+action of the driver has its part in that life: the scripts are called as this release's processes call them, and their
+answers are read as this release reads them. After each step the site is compared with what there should be: every byte
+of every volume, snapshots, replicas, attachments, links, memory, and which guests run where. A cell tells how many
+scripts were called, and how many steps ended with a difference.
 
 """
 _MIDDLE = """
-`6.6.2-stdin` is 6.6 with `one_datastore -i`. The hosts, their devices, libvirt and the guests are real; the controller is
-the simulated one of [testing.md](testing.md), which recorded exchanges with real ones hold to the truth.
+`6.6.2-stdin` is 6.6 with `one_datastore -i`. The hosts, their devices, libvirt and the guests are real; the controller
+is the simulated one of [testing.md](testing.md), which recorded exchanges with real ones hold to the truth.
 
 The steps, each with its calls under {one} on {linstor}:
 
 """
 _TAIL = """
-`./tests/run compatibility` wrote this document; the pairs at its corners are lived through in `./tests/run` as well.
+`./tests/run compatibility` wrote this document. The oldest and the newest pair are lived through in `./tests/run`.
 """
 
 

@@ -142,7 +142,7 @@ class Calls:
         disks = [
             D.DiskDocument(
                 disk.number, disk.volume.size, disk.image.number if disk.image else None, clone=not disk.linked,
-                kind="BLOCK" if disk.image else "fs", datastore=self._datastore(vm, disk),
+                kind="BLOCK" if disk.image else "swap" if disk.swap else "fs", datastore=self._datastore(vm, disk),
                 more={"PERSISTENT": "YES"} if disk.linked else {},
             )
             for disk in vm.disks.values()

@@ -76,6 +76,7 @@ class Life:
             ("vmm save, tm mv, to the front-end", lambda: self._write_and(lambda: cloud.put_away(vm))),
             ("tm cpds, stopped", lambda: self._save_as(5, -1)),
             ("tm mv, vmm restore, in another datastore", lambda: cloud.take_out(vm, "node1", SYSTEM + 1)),
+            ("tm mkswap, delete", self._swap),
             ("tm mvds, delete", self._detach),
             ("tm snap_create", lambda: self._off_and(lambda: cloud.snapshot(vm, self.disk))),
             ("tm cpds of a snapshot", lambda: self._save_as(6, 0)),
@@ -182,6 +183,14 @@ class Life:
         image = Image(number, Volume(f"one-image-{number}", volume.size, dict(kept.blocks)), persistent=False)
         self.cloud.save_as(self.vm, self.disk, image, snapshot)
         self.model.images[number] = image
+
+    def _swap(self) -> None:
+        """Swap space comes and goes; what is in it is not the model's."""
+        disk = Disk(4, Volume("one-vm-7-disk-4", _SIZE), swap=True)
+        self.cloud.attach(self.vm, disk)
+        if not self.site.read(disk.volume.name, BLOCK).endswith(b"SWAPSPACE2"):
+            raise CallFailed(f"{disk.volume.name} is no swap space")
+        self.cloud.detach(self.vm, disk)
 
     def _detach(self) -> None:
         self.cloud.detach(self.vm, self.vm.disks[1])

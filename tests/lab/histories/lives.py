@@ -52,7 +52,9 @@ class Lives(Calls):
 
     def _give(self, vm: Vm, disk: Disk) -> None:
         word = self._word(vm, disk)
-        if disk.image is None:
+        if disk.swap:
+            self._tm("mkswap", disk.volume.size, word, vm.number, vm.datastore)
+        elif disk.image is None:
             self._tm("mkimage", disk.volume.size, "raw", word, vm.number, vm.datastore)
         else:
             action = "ln" if disk.linked else "clone"

@@ -70,7 +70,7 @@ class Image:
 
 @dataclass
 class Disk:
-    """A VM's disk. `image` is None for a volatile one; a persistent one has its image's own volume.
+    """A VM's disk. `image` is None for a volatile one, which may be swap space; a persistent one is the image itself.
 
     `lost` are the hosts that died with it, each with the system datastore: what is there stays until the disk is moved
     or taken away the next time.
@@ -80,6 +80,7 @@ class Disk:
     volume: Volume
     image: Optional[Image] = None
     lost: set[tuple[str, int]] = field(default_factory=set)
+    swap: bool = False
 
     @property
     def linked(self) -> bool:
