@@ -59,10 +59,13 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--release", default="7.4.0", help="of OpenNebula")
     parser.add_argument("--linstor", default="1.33", help="version of the simulated controller")
+    parser.add_argument("--thick", action="store_true", help="a pool without snapshots, full of somebody's old bytes")
     arguments = parser.parse_args()
     ended = []
     try:
-        with Site(arguments.release, arguments.linstor) as site, Guests(site.hosts) as guests:
+        pools = {"thick": "LVM"} if arguments.thick else None
+        made = Site(arguments.release, arguments.linstor, pools=pools, dirty=arguments.thick)
+        with made as site, Guests(site.hosts) as guests:
             guests.start()
             for number, begin in enumerate(range(0, arguments.examples, _BATCH), arguments.seed):
                 batch = min(_BATCH, arguments.examples - begin)

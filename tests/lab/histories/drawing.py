@@ -90,6 +90,10 @@ class Drawing(RuleBasedStateMachine):
         """oned refuses snapshots and images of volatile disks."""
         return self.disks(*states, wanted=lambda disk: disk.image is not None)
 
+    def to_snapshot(self, *states: str) -> list[tuple[Vm, Disk]]:
+        """LINSTOR takes no snapshots in thick pools."""
+        return [] if "LVM" in self.site.pools.values() else self.with_image(*states)
+
     def with_snapshots(self, *states: str) -> list[tuple[Vm, Disk]]:
         return self.disks(*states, wanted=lambda disk: bool(disk.volume.snapshots))
 

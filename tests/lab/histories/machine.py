@@ -165,10 +165,10 @@ class Histories(Drawing):
         vm, disk = self.pick(data, "disk", self.growing(RUNNING, POWEROFF, UNDEPLOYED))
         self.cloud.resize(vm, disk, disk.volume.size + more)
 
-    @precondition(lambda self: self.with_image(*ON_HOST))
+    @precondition(lambda self: self.to_snapshot(*ON_HOST))
     @rule(data=st.data())
     def snapshot(self, data: st.DataObject) -> None:
-        vm, disk = self.pick(data, "disk", self.with_image(*ON_HOST))
+        vm, disk = self.pick(data, "disk", self.to_snapshot(*ON_HOST))
         if len(disk.volume.snapshots) < MOST_SNAPSHOTS:
             self.cloud.snapshot(vm, disk)
 
