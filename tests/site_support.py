@@ -160,11 +160,11 @@ class _At(Fault):
         return False
 
 
-def meanwhile(site: Site, method: str, path: str, deed: Callable[[], object], at: int = 1) -> None:
-    """Do something right before such a request to LINSTOR is handled, the first one or the `at`-th from now on."""
-    fault = _At("drop", method=method, path=path, at=at)
-    fault.deed = deed
-    site.controller.faults.add(fault)
+def meanwhile(site: Site, method: str, path: str, deed: Callable[[], object]) -> None:
+    """Do something right before the first such request to LINSTOR is handled."""
+    at = _At("drop", method=method, path=path)
+    at.deed = deed
+    site.controller.faults.add(at)
 
 
 def stored(outcome: Outcome) -> str:

@@ -17,7 +17,7 @@ from lab.hosts.machine import until
 from lab.oned import documents as D
 from lab.oned.answers import Outcome
 from lab.site import Site
-from site_support import device, meanwhile, opened, written_apart
+from site_support import device, opened, written_apart
 
 pytestmark = pytest.mark.slow
 
@@ -126,12 +126,9 @@ def test_without_drbd_nothing_is_deleted_before_a_restarted_controller_knows_its
     volume.device = ""
     assert f"{name} may be open on {node}" in failed(rm(site, 5))
 
-    def known() -> None:
-        volume.device = path
-
+    volume.device = path
     with opened(site, node, path, "<>"):
-        volume.device = ""
-        meanwhile(site, "GET", f"/{name}/resources$", known, at=2)
+        site.controller.faults.add(Fault("restart", seconds=0.3))
         assert f"{name} is open on {node}" in failed(rm(site, 5))
     done(rm(site, 5))
     assert not site.definition(name)

@@ -267,3 +267,19 @@ def test_a_refused_clone_after_a_rollback_spoils_the_controller_until_it_restart
             names(served)
         assert names(served) == ["four", "one", "three"]
         assert call(served, "DELETE", f"{root}/one")[0] == 200
+
+
+def test_a_restarted_controller_shows_a_state_of_resources_before_it_knows_their_devices() -> None:
+    with Controller(build("1.33", NODES, ["files:FILE_THIN:10G"], ["STORAGE"])).start() as served:
+        group = {"name": "files", "select_filter": {"layer_stack": ["STORAGE"], "place_count": 2}}
+        assert call(served, "POST", "/v1/resource-groups", group)[0] == 201
+        one = {"resource_definition_name": "one", "volume_sizes": [65536]}
+        assert call(served, "POST", "/v1/resource-groups/files/spawn", one)[0] == 201
+        served.faults.add(Fault("restart", seconds=0))
+        with pytest.raises((http.client.HTTPException, OSError)):
+            names(served)
+        for known in (False, True):
+            for resource in call(served, "GET", "/v1/resource-definitions/one/resources")[1]:
+                volume = resource["layer_object"]["storage"]["storage_volumes"][0]
+                assert resource["state"] == {} and ("device_path" in volume) == known
+                assert (volume["usable_size_kib"] == -1) != known

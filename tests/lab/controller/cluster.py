@@ -268,6 +268,8 @@ class Cluster:
         self.stale: set[tuple[str, str]] = set()
         self.broken_pools: set[tuple[str, str]] = set()
         self.poisoned: set[str] = set()
+        # The uuids of resources whose satellites have not told a restarted controller of their devices.
+        self.untold: set[str] = set()
         self.ghosts: set[str] = set()
         self.props: dict[str, str] = {
             **table(self.version, "defaults"), "Cluster/LocalID": new_uuid(),

@@ -89,6 +89,10 @@ def layer_object(cluster: Cluster, one: Resource) -> dict[str, Any]:
             layer["drbd"] = drbd.resource_data(cluster, one)
         elif kind == "STORAGE":
             volumes = [storage_data(one.volumes[number]) for number in sorted(one.volumes)]
+            if one.uuid in cluster.untold:
+                cluster.untold.discard(one.uuid)
+                untold = {"device_path": None, "allocated_size_kib": -1, "usable_size_kib": -1}
+                volumes = [filled({**volume, **untold}, "volume_number") for volume in volumes]
             layer["storage"] = filled({"storage_volumes": volumes})
         else:
             layer[kind.lower()] = drbd.crypt_data(one) if kind == "LUKS" else {}
