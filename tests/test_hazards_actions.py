@@ -458,6 +458,7 @@ def test_a_copy_that_fails_gives_back_what_it_attached(site: Site) -> None:
 
 
 def test_one_replica_in_a_thick_pool_makes_a_volume_unknown(site: Site) -> None:
+    site.rest("POST", "/v1/controller/properties", {"override_props": {"AllowMixingStoragePoolDriver": "true"}})
     site.datastores(STORAGE_POOL="thin thick", NODE_LIST="node1 node2")
     del site.cluster.nodes["NODE2"].pools["THIN"]
     vm(site, 7, D.DiskDocument(0, size=8, kind="fs"))
