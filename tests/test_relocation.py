@@ -61,8 +61,12 @@ def moved(site: Site, source: str = "node3", target: str = "node4") -> Outcome:
     return mv(site, source, target, new=SECOND)
 
 
-@pytest.mark.parametrize("target", ["node1", "node3", "node4"])
-def test_a_disk_comes_to_the_pools_of_its_new_datastore(site: Site, target: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "linstor"),
+    [("node1", "1.33"), ("node3", "1.33"), ("node4", "1.33"), ("node1", "1.20"), ("node3", "1.27"), ("node4", "1.34")],
+)
+def test_a_disk_comes_to_the_pools_of_its_new_datastore(site: Site, target: str, linstor: str) -> None:
+    site.cluster.version = Version(linstor)
     volatile(site)
     before = site.digest(DISK)
     assert set(pools(site).values()) == {"thin"}
