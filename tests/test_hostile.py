@@ -141,10 +141,10 @@ def test_any_text_is_a_conf_file(text: str) -> None:
 
 
 # What takes seconds only shows that it does not take minutes.
-LONG = [pytest.param(unit, marks=pytest.mark.slow) for unit in ("\n", "A=1 ", "&", "<a>", "../", "a ")]
+LONG = [pytest.param(unit, marks=pytest.mark.slow) for unit in ("a", "'", "\n", "A=1 ", "&", "<a>", "../", "a ")]
 
 
-@pytest.mark.parametrize("unit", ["a", "'", "$(x)", "${A:-", *LONG])
+@pytest.mark.parametrize("unit", ["$(x)", "${A:-", *LONG])
 def test_a_mebibyte_of_anything_is_done_in_a_moment(unit: str) -> None:
     text = (unit * (1 << 20))[: 1 << 20]
     conffile.parse(text)

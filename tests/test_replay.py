@@ -21,8 +21,8 @@ lab = pytest.fixture(scope="module")(replay_lab)
 @pytest.mark.parametrize(
     ("version", "scenario"),
     [
-        ("6.6.3", "dsstdin-image_create_path"),
         ("6.10.5", "vm_persistent"),
+        pytest.param("6.6.3", "dsstdin-image_create_path", marks=pytest.mark.slow),
         pytest.param("5.12.12", "image_create_path", marks=pytest.mark.slow),
         pytest.param("7.4.0", "vm_volatile", marks=pytest.mark.slow),
         pytest.param("7.4.0", "image_failures", marks=pytest.mark.slow),
