@@ -114,8 +114,8 @@ class Drawing(RuleBasedStateMachine):
 
     def new_disk(self, data: st.DataObject, vm: Vm) -> Disk:
         """Draw a disk: volatile, cloned, or a persistent image itself."""
-        kinds = ["volatile", *(["clone"] if self.free_images(False) else []),
-                 *(["persistent"] if self.free_images(True) else [])]
+        kinds = [*(["clone"] if self.free_images(False) else []),
+                 *(["persistent"] if self.free_images(True) else []), "volatile"]
         kind = self.pick(data, "disk", kinds)
         number = vm.next_disk
         vm.next_disk += 1

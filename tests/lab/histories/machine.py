@@ -178,10 +178,13 @@ class Histories(Drawing):
         vm, disk = self.pick(data, "disk", self.with_snapshots(*ON_HOST))
         self.cloud.unsnapshot(vm, disk, self.pick(data, "snapshot", sorted(disk.volume.snapshots)))
 
-    @precondition(lambda self: self.with_snapshots(POWEROFF))
+    @precondition(lambda self: self.with_snapshots(RUNNING, POWEROFF))
     @rule(data=st.data())
     def revert(self, data: st.DataObject) -> None:
-        vm, disk = self.pick(data, "disk", self.with_snapshots(POWEROFF))
+        """oned reverts a VM that is powered off."""
+        vm, disk = self.pick(data, "disk", self.with_snapshots(RUNNING, POWEROFF))
+        if vm.state == RUNNING:
+            self.cloud.stop(vm)
         self.cloud.revert(vm, disk, self.pick(data, "snapshot", sorted(disk.volume.snapshots)))
 
     @precondition(lambda self: self.with_image(*ANY) and len(self.model.images) < MOST_IMAGES)
