@@ -15,7 +15,7 @@ from lab.oned import documents as D
 from lab.oned.answers import Outcome, read_nothing
 from lab.site import Site
 from linstor_un.naming import by_res
-from site_support import cp, datablock, done, failed, marks, opened
+from site_support import cp, datablock, device, done, failed, marks, opened
 from test_moving import BASE, one_directory
 from test_moving_directories import fill, listing, own_files, run
 
@@ -234,6 +234,20 @@ def test_without_drbd_nothing_migrates_while_it_runs(site: Site) -> None:
     outcome = site.oned.tm("premigrate", "node1", "node2", f"{BASE}/101/7", 7, 101, stdin=document)
     assert "no DRBD in its layers" in failed(outcome)
     assert not site.link("node2", 7, 0)
+
+
+def test_without_drbd_a_vm_that_stays_on_its_host_has_its_disks_in_the_other_datastore(site: Site) -> None:
+    site.datastores(STORAGE_POOL="thin", LAYER_LIST="storage", REPLICA_COUNT=1)
+    site.documents.put(D.datastore(102, 1, STORAGE_POOL="thin", LAYER_LIST="storage", REPLICA_COUNT=1))
+    site.documents.put(D.vm(7, DISKS[:1], hosts=["node1"]))
+    done(site.oned.tm("mkimage", 16, "raw", site.disk_word("node1", 7, 0), 7, 101))
+    document = D.vm(7, DISKS[:1], records=[("node1", 101), ("node1", 102)], lcm_state=MIGRATE, datastore=102)
+    for action in ("premigrate", "failmigrate", "premigrate", "postmigrate"):
+        words = ("node1", "node1", f"{BASE}/102/7", 7, 102)
+        quiet(site.oned.tm(action, *words, stdin=base64.b64encode(document.encode()).decode()))
+        wanted = "" if action == "failmigrate" else device(site, OWN, "node1")
+        assert site.link("node1", 7, 0, 102) == wanted
+    assert site.link("node1", 7, 0) == device(site, OWN, "node1") and marks(site, OWN)["DS_ID"] == "102"
 
 
 # --- what was lost ------------------------------------------------------------------------------------------------

@@ -6,13 +6,14 @@ how that ends, and never calls when the migration failed; the directory is its o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, Callable, NamedTuple, Optional
 
 from .. import placement
 from ..errors import DriverError, Exists, Incomplete, InUse, NotFound, Refused, Unsupported
-from ..inventory import Definition
+from ..inventory import DRBD, Definition
 from ..naming import DS_ID, DefinitionName, DiskPlace, VmDirectory, by_res, disk_in
 from ..onexml import Disk
 from ..request.vms import MigrateRequest
@@ -60,7 +61,7 @@ def premigrate(world: World, request: MigrateRequest) -> str:
         lent = [] if request.source == target else [(one, _require_migratable(one, request)) for one in subjects]
         for subject, _ in lent:
             _end_lost(world, subject, request)
-        links = host_files.missing(world, target, [subject.link for subject in subjects])
+        links = host_files.missing(world, target, _links(subjects, request))
         with ExitStack() as held:
             for subject, volume in lent:
                 held.enter_context(world.locks.share(attachments.attachment_lock(subject.name, target)))
@@ -83,7 +84,7 @@ def postmigrate(world: World, request: MigrateRequest) -> str:
         subjects, tried.failures = _subjects(world, request)
         for subject in subjects:
             tried.do(_finish, world, subject, request, request.source)
-        tried.do(host_files.link_all, world, directory.host, directory.path, [subject.link for subject in subjects])
+        tried.do(_link_all, world, subjects, request)
         if not request.caller and request.source != request.target:
             tried.do(_drop_directory, world, directory._replace(host=request.source), directory, tried.in_use)
     tried.tell()
@@ -101,8 +102,7 @@ def failmigrate(world: World, request: MigrateRequest) -> str:
         for subject in subjects:
             tried.do(_finish, world, subject, request, request.target)
         if request.source == request.target:
-            links = [subject.link for subject in subjects]
-            tried.do(host_files.unlink_all, world, directory.host, directory.path, links)
+            tried.do(_unlink_all, world, subjects, request)
         elif not request.caller:
             tried.do(_drop_directory, world, directory, directory._replace(host=request.source), tried.in_use)
     tried.tell()
@@ -169,6 +169,28 @@ def _settings(world: World, disk: Disk, place: DiskPlace) -> Settings:
     if disk.clone is False:
         return world.settings(world.cloud.datastore(datastore_id))
     return vm_disks.settings_of(world, place, datastore_id)
+
+
+def _links(subjects: Sequence[Subject], request: MigrateRequest) -> list[Link]:
+    """Return the disks' links at the target. Only a VM that stays on its host may have disks without DRBD there.
+
+    Raises Unsupported and Refused as `Volume.device` does.
+    """
+    links = []
+    for subject in subjects:
+        device = subject.link.device
+        if request.source == request.target and DRBD not in subject.definition.layers:
+            device = volumes.existing(subject.definition, subject.controller, subject.settings).device(request.target)
+        links.append(Link(device, subject.place.path))
+    return links
+
+
+def _link_all(world: World, subjects: Sequence[Subject], request: MigrateRequest) -> None:
+    host_files.link_all(world, request.target, request.directory.path, _links(subjects, request))
+
+
+def _unlink_all(world: World, subjects: Sequence[Subject], request: MigrateRequest) -> None:
+    host_files.unlink_all(world, request.target, request.directory.path, _links(subjects, request))
 
 
 def _require_migratable(subject: Subject, request: MigrateRequest) -> Volume:
