@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import linstor
+import lxml
 import pytest
 from guest_support import disk_of, run
 from lab.controller.faults import Fault, Faults
@@ -30,6 +33,7 @@ DIRECTORY = f"/var/lib/one/datastores/101/{VM}"
 FILE = f"{DIRECTORY}/checkpoint"
 _PORT = 3371
 _PYTHON = "/usr/local/bin/python3"
+_PACKAGES = "/run/shim/packages"
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +49,15 @@ def faults(module_site: Site) -> Iterator[Faults]:
 def _synchronize(site: Site, host: str) -> None:
     """Do what `onehost sync` does."""
     install_host(site.hosts, host)
+    _send(site, host, "/var/tmp/one", *(REPOSITORY / part for part in ("lib", "vmm")))
+
+
+def _send(site: Site, host: str, directory: str, *trees: Path) -> None:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
-        for part in ("lib", "vmm"):
-            archive.add(REPOSITORY / part, part, filter=lambda one: None if "__pycache__" in one.name else _plain(one))
-    site.hosts.run(host, ["tar", "-C", "/var/tmp/one", "-x"], input=packed.getvalue(), text=False)
+        for tree in trees:
+            archive.add(tree, tree.name, filter=lambda one: None if "__pycache__" in one.name else _plain(one))
+    site.hosts.run(host, ["tar", "-C", directory, "-x"], input=packed.getvalue(), text=False)
 
 
 def _plain(one: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -59,10 +67,16 @@ def _plain(one: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def _give_python(site: Site, host: str) -> None:
-    script = f"#!/bin/sh\nexec {sys.executable} \"$@\"\n"
-    make = 'mkdir -p /run/shim/upper /run/shim/work && cd /run/shim/upper && cat >python3 && chmod 755 python3'
+    """Give a host a python3 with the driver's packages: it sees nothing of a checkout in the front-end's /tmp."""
+    python = os.path.realpath(sys.executable)
+    script = f'#!/bin/sh\nPYTHONPATH=$PYTHONPATH:{_PACKAGES} exec {python} "$@"\n'
+    make = (
+        f"mkdir -p {_PACKAGES} && chmod 777 {_PACKAGES} && mkdir -p /run/shim/upper /run/shim/work && "
+        "cd /run/shim/upper && cat >python3 && chmod 755 python3"
+    )
     options = "lowerdir=/usr/local/bin,upperdir=/run/shim/upper,workdir=/run/shim/work"
     site.hosts.run(host, ["sh", "-c", make], user="root", input=script)
+    _send(site, host, _PACKAGES, *(Path(package.__path__[0]) for package in (linstor, lxml)))
     site.hosts.run(host, ["mount", "-t", "overlay", "-o", options, "shim", "/usr/local/bin"], user="root")
 
 
