@@ -11,6 +11,7 @@ import pytest
 from lab.controller import drbd_events, satellites
 from lab.controller.answers import ERROR
 from lab.controller.faults import Fault
+from lab.matrix.effects import Saboteur
 from lab.oned import documents as D
 from lab.oned.answers import Outcome, read_nothing
 from lab.site import Site
@@ -458,6 +459,24 @@ def test_t1_a_directory_that_hosts_share_is_not_removed_before_the_migration(sit
         site.controller.faults.add(Fault("refuse", method="PUT", path=f"{IMAGE}/resource-conn", entries=refusal))
         failed(call(site, "premigrate", "node3", "node1"))
         assert listing(site, "node3") == before and site.link("node3", 7, 0) == by_res(OWN)
+
+
+def test_t1_links_that_hosts_share_stay_when_a_migration_is_called_off(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site.oned, "env", site.oned.env)
+    with one_directory(site, 101):
+        running(site)
+        before = listing(site, "node3")
+        saboteur = Saboteur(site)
+        quiet(call(site, "premigrate", "node3", "node4"))
+        last = saboteur.effects()[-1]
+        quiet(call(site, "failmigrate", "node3", "node4"))
+        # The driver is ended while it makes links, and takes back what it made.
+        saboteur.aim(last, "term")
+        assert call(site, "premigrate", "node3", "node4").code
+        assert listing(site, "node3") == before and site.link("node3", 7, 0) == by_res(OWN)
+    saboteur.clear()
 
 
 @pytest.mark.parametrize("action", ["postmigrate", "failmigrate"])
