@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from guest_support import format_disk, run
+from lab.controller import satellites
 from lab.controller.faults import Fault
 from lab.controller.features import Version
 from lab.guests import Domain, Guests
@@ -156,6 +157,21 @@ def test_a_disk_that_is_incomplete_or_somebody_elses_gets_no_snapshot(site: Site
     assert "is marked VM_ID=9" in failed(order(site, 0))
     site.rest("DELETE", f"/v1/resource-definitions/{DISK}")
     assert f"{DISK} does not exist" in failed(order(site, 0))
+
+
+def test_a_snapshot_of_replicas_that_are_all_behind_is_not_taken(site: Site) -> None:
+    make_vm(site)
+    before = marks(site, DISK)
+    site.rest("DELETE", f"/v1/resource-definitions/{DISK}/resources/node2")
+    site.cluster.stuck = {"NODE2"}
+    site.rest("POST", f"/v1/resource-definitions/{DISK}/resources", [{"resource": {"node_name": "node2"}}])
+    satellites.go_offline(site.cluster, "node1")
+    try:
+        assert "no replica of one-vm-7-disk-0 on an online node is up to date" in failed(order(site, 0))
+    finally:
+        site.cluster.stuck = set()
+        satellites.come_back(site.cluster, "node1")
+    assert names(site, DISK) == [] and marks(site, DISK) == before
 
 
 def test_a_disk_whose_replicas_differ_gets_no_snapshot_and_no_mark(site: Site) -> None:

@@ -263,7 +263,7 @@ def test_without_drbd_an_open_image_is_not_taken_from_its_host(site: Site, actio
         assert f"{name} is open on node1" in failed(site.oned.tm(*words))
     assert site.link("node1", 7, 0) == here and marks(site, name)["VM_ID"] == "7"
     quiet(site.oned.tm(*words))
-    assert not site.link("node1", 7, 0) and marks(site, name) == {"IMAGE_ID": "5"}
+    assert not site.link("node1", 7, 0) and marks(site, name) == {"IMAGE_ID": "5", "WRITTEN_ON": "node1"}
 
 
 def test_a_loop_device_that_became_another_volumes_keeps_no_image_on_its_host(site: Site) -> None:
@@ -277,7 +277,7 @@ def test_a_loop_device_that_became_another_volumes_keeps_no_image_on_its_host(si
     site.hosts.run("node1", ["ln", "-sfn", number, "/var/lib/one/datastores/101/7/disk.0"])
     with opened(site, "node1", number):
         quiet(site.oned.tm("mvds", site.disk_word("node1", 7, 0), source(5), 7, 100))
-    assert not site.link("node1", 7, 0) and marks(site, name) == {"IMAGE_ID": "5"}
+    assert not site.link("node1", 7, 0) and marks(site, name) == {"IMAGE_ID": "5", "WRITTEN_ON": "node1"}
 
 
 def test_two_vms_share_a_cdrom_on_one_host(site: Site) -> None:

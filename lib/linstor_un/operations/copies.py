@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import Optional
 
 from .. import placement
-from ..errors import DriverError, Exists, InUse, Unsupported
+from ..errors import DriverError, Exists, InUse, Refused, Unsupported
 from ..inventory import Definition
+from ..naming import WRITTEN_ON
 from ..units import bytes_from_kib
 from ..world import Controller, World
 from . import attachments, contents, volumes
@@ -31,7 +32,8 @@ def duplicate(
     """
     if found is not None and volumes.settle_name(world, controller, wanted, found):
         return None
-    mode = wanted.settings.clone_mode
+    # Replicas that differ are made equal by a copy alone.
+    mode = "copy" if WRITTEN_ON in source.props else wanted.settings.clone_mode
     if mode == "snapshot":
         return _from_snapshot(world, controller, source, wanted)
     if mode == "clone":
@@ -40,7 +42,7 @@ def duplicate(
 
 
 def _by_copying(world: World, controller: Controller, definition: Definition, wanted: Wanted) -> Optional[Volume]:
-    source = volumes.existing(definition, controller, wanted.settings)
+    source = current(definition, volumes.existing(definition, controller, wanted.settings))
     readable(source)
     target = volumes.create(world, controller, wanted)
     if target is not None:
@@ -73,6 +75,23 @@ def _copy_each(world: World, source: Volume, target: Volume) -> None:
         size = bytes_from_kib(source.size)
         end = Device(node, target.device(node), size, target.zero, target.name)
         contents.copy_device(world, Device(origin, source.device(origin), size), end)
+
+
+def current(definition: Definition, source: Volume) -> Volume:
+    """Return a volume as it is read: without DRBD, from the replica that a VM wrote to, for no other has that.
+
+    Raises Refused when that replica is gone.
+    """
+    node = definition.props.get(WRITTEN_ON, "")
+    if not node or source.replicated:
+        return source
+    here = source.on(node)
+    if here is None:
+        raise Refused(
+            f"what a VM wrote to {source.name} was on {node} alone, which has no replica of it any more; to use what "
+            f"others have: linstor resource-definition set-property {source.name} {WRITTEN_ON}"
+        )
+    return source._replace(replicas=(here,))
 
 
 def readable(source: Volume) -> None:

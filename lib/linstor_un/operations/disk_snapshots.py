@@ -33,7 +33,7 @@ def create(world: World, request: DiskSnapshotRequest) -> str:
     with world.locks.hold(subject.name):
         controller = _connect(world, request, subject.disk)
         disk = snapshots.require(controller, subject.name, vm_disks.owner(subject.disk, request.disk))
-        snapshots.take(world, controller, disk, _order(request, subject.vm))
+        snapshots.take(world, controller, disk, _order(request, subject.vm), request.disk.host)
     return ""
 
 
@@ -51,7 +51,7 @@ def create_live(world: World, request: DiskSnapshotRequest) -> str:
     with world.locks.hold(subject.name):
         controller = _connect(world, request, subject.disk)
         disk = snapshots.require(controller, subject.name, vm_disks.owner(subject.disk, request.disk))
-        snapshots.take(world, controller, disk, _order(request, subject.vm), quiet)
+        snapshots.take(world, controller, disk, _order(request, subject.vm), request.disk.host, quiet)
     return ""
 
 

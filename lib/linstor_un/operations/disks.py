@@ -12,6 +12,7 @@ from ..naming import (
     DS_ID,
     ORIGIN,
     VM_ID,
+    WRITTEN_ON,
     DiskPlace,
     VmDirectory,
     checkpoint_definition,
@@ -119,7 +120,8 @@ def ln(world: World, request: LnRequest) -> str:
     """Give a VM an image itself, attached and linked on its host.
 
     A persistent image is marked as this VM's disk, for the monitoring; a CDROM is shared by many VMs
-    and is marked with nothing. Raises InUse for one that LINSTOR is deleting: it would still be attached.
+    and is marked with nothing. Without DRBD the host is marked as well: from then on its replica alone has what was
+    written. Raises InUse for an image that LINSTOR is deleting: it would still be attached.
     """
     target = request.target
     disk = _disk_to_make(world, target)
@@ -132,10 +134,18 @@ def ln(world: World, request: LnRequest) -> str:
     placement.require_together(volume.name, volume.replicas)
     if not placement.holding(volume.replicas):
         raise Refused(f"{request.source} has no replica on an online node, so disk {disk.id} cannot use it")
+    written_on = "" if volume.replicated else source.props.get(WRITTEN_ON, "")
+    if written_on not in ("", target.host):
+        raise Refused(
+            f"{request.source} has no DRBD in its layers, and what a VM wrote to it is on {written_on} alone; choose "
+            f"{written_on} for the VM, or a copy of the image (`oneimage clone`), which is the same everywhere"
+        )
     two_primaries.end_lost(world, controller, source, {target.host})
     _attach_and_link(world, controller, volume, target, vm_disks.shared(disk))
     if not vm_disks.shared(disk):
         marks = vm_disks.marks(target)
+        if not volume.replicated and not written_on:
+            marks[WRITTEN_ON] = target.host
         with world.undo.by(f"marks of {request.source}", controller.mark, request.source, {}, list(marks)):
             controller.mark(request.source, marks)
     return ""

@@ -36,7 +36,7 @@ def export(world: World, request: ExportRequest) -> str:
         if other:
             raise Exists(f"{definition.name} is marked {other}, so it is not image {request.image.id}")
         volumes.require_whole(definition)
-        volume = volumes.existing(definition, controller, settings)
+        volume = copies.current(definition, volumes.existing(definition, controller, settings))
         copies.readable(volume)
         _require_closed(world, volume)
         host = attachments.choose_bridge(world, controller, settings, [volume]).name

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .. import placement
 from ..errors import NotFound, Refused
 from ..inventory import DRBD, STORAGE, Definition, Snapshot
-from ..naming import REVERTING, STATE, disk_snapshot
+from ..naming import REVERTING, STATE, WRITTEN_ON, disk_snapshot
 from ..world import Controller, World
 from . import overwriting, removal, rollbacks, volumes
 from .rollbacks import Subject
@@ -31,6 +31,12 @@ def revert(world: World, controller: Controller, subject: Subject, number: int) 
         raise Refused(f"{disk.name} has no volume on LINSTOR, so there is nothing to revert")
     volume = volumes.look(controller, disk.name, subject.settings, size)
     placement.require_together(disk.name, volume.replicas)
+    wrote_on = subject.host or disk.props.get(WRITTEN_ON, "")
+    if not volume.replicated and wrote_on and wrote_on not in target.nodes:
+        raise Refused(
+            f"{target.name} of {disk.name} was not taken on {wrote_on}, and without DRBD no other node has what the VM "
+            f"wrote; go back to another one"
+        )
     hosts = {host.name for host in world.cloud.hosts() if host.usable}
     removal.require_closed(world, volume, readers_on={*hosts, subject.host})
     if not _rolls_back(controller, disk, volume, known, target):

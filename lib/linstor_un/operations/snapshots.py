@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Callable, NamedTuple, Optional
 
 from .. import placement
-from ..errors import DriverError, Exists, Refused, Unsupported
-from ..inventory import Definition, Replica, Snapshot
+from ..errors import DriverError, Exists, Failed, Refused, Unsupported
+from ..inventory import DRBD, Definition, Replica, Snapshot
 from ..naming import FLATTENED, disk_snapshot, marked_snapshot, snapshot_date, snapshot_size
 from ..retry import until
 from ..world import Controller, World
@@ -57,12 +57,14 @@ def take(
     controller: Controller,
     disk: Definition,
     order: Order,
+    host: str,
     quiet: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> None:
     """Take the snapshot that oned orders; one that an interrupted run of the same order took is the one.
 
-    Arguments: disk, the definition as it was read; quiet, holds the guest still for the length of LINSTOR's call.
-    Raises Refused for a disk that is incomplete, Unsupported for one whose pool cannot take snapshots.
+    Arguments: disk, the definition as it was read; host, the VM's; quiet, holds the guest still for the length of
+    LINSTOR's call. Raises Refused for a disk that is incomplete, or where LINSTOR does not reach a replica with what
+    the VM wrote, Unsupported for one whose pool cannot take snapshots.
     """
     volumes.require_whole(disk)
     if disk.size is None:
@@ -70,6 +72,8 @@ def take(
     replicas = controller.replicas(disk.name)
     placement.require_together(disk.name, replicas)
     _require_snapshots(controller, disk.name, replicas)
+    alone = "" if any(DRBD in replica.layers for replica in replicas) else host
+    _require_current(controller, disk.name, replicas, alone)
     if _is_done(world, controller, disk, order):
         world.trail.info(f"snapshot {order.name} of {disk.name} was taken by an interrupted run")
         return
@@ -79,6 +83,26 @@ def take(
     label = f"snapshot {order.name} of {disk.name}"
     with world.undo.by(label, controller.delete_snapshot, disk.name, order.name), quiet():
         controller.snapshot(disk.name, order.name)
+    if alone:
+        taken = named(controller, disk.name, order.name)
+        if taken is None or alone not in taken.nodes:
+            raise Failed(f"{order.name} of {disk.name} was not taken on {alone}, where its VM writes, and nowhere else")
+
+
+def _require_current(controller: Controller, name: str, replicas: list[Replica], alone: str) -> None:
+    """LINSTOR leaves out nodes that are offline, and calls what the others have a success.
+
+    Arguments: alone, the only host that has what the VM wrote, "" where DRBD keeps the replicas equal.
+    """
+    holders = placement.holding(replicas)
+    if alone and alone not in holders:
+        raise Refused(
+            f"{name} has no DRBD in its layers, and {alone}, where its VM writes, is offline or has no replica; "
+            f"a snapshot would not have what was written: retry when it is in `linstor node list`"
+        )
+    offline = sorted(replica.node for replica in replicas if replica.diskful and replica.node not in holders)
+    if not alone and offline and not controller.up_to_date(name) & set(holders):
+        raise Refused(f"no replica of {name} on an online node is up to date; retry when {', '.join(offline)} is back")
 
 
 def _require_snapshots(controller: Controller, name: str, replicas: list[Replica]) -> None:
