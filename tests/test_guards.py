@@ -160,6 +160,8 @@ def loaded(tmp_path: Path, action: str, *argv: str, document: str = "") -> tuple
 DISK = "node1:/var/lib/one//datastores/101/7/disk.0"
 SOURCE = "/dev/drbd/by-res/one-image-5/0"
 HEAVY = {"linstor", "pyone", "click", "xmlrpc"}
+# Modules of the standard library that load one another: xml.sax has urllib.request, and that has the others.
+WEB = {"urllib.request", "xml.sax", "hashlib", "tempfile"}
 
 
 def document(datastore: int = 100, **image: str) -> str:
@@ -195,7 +197,7 @@ def test_actions_that_ask_only_linstor_load_nothing_to_ask_oned(
 ) -> None:
     found, said = loaded(tmp_path, action, *argv, document=xml)
     assert "linstor" in found, said
-    assert not found & {"pyone", "click", "xmlrpc"}
+    assert not found & ({"pyone", "click", "xmlrpc", "subprocess"} | WEB)
 
 
 @pytest.mark.parametrize(
@@ -235,6 +237,15 @@ def test_a_vm_of_another_driver_is_handed_over_with_as_little_as_possible(
     # The one that importlib was asked for by name is not in the list.
     assert {name for name in found if name.startswith("linstor_un.operations.")} == {"linstor_un.operations.stock"}
     assert not found & (HEAVY | {"linstor_un.placement", "linstor_un.adapters.locks", "linstor_un.adapters.controller"})
+
+
+def test_saving_a_vm_loads_nothing_of_linstor_before_its_host_has_answered(tmp_path: Path) -> None:
+    host = "nowhere.invalid"
+    words = ["one-7", "/var/lib/one//datastores/101/7/checkpoint", host, "7", host]
+    store = documents.datastore(101, 1, RESOURCE_GROUP="one", LS_CONTROLLERS="127.0.0.1:9")
+    found, said = loaded(tmp_path, "vmm.save_linstor_un", *words, document=documents.vmm_action(7, store))
+    assert f"host {host} cannot be reached" in said or "ssh cannot be started" in said
+    assert not found & (HEAVY | WEB)
 
 
 def test_click_is_for_persons_only(tmp_path: Path) -> None:

@@ -55,6 +55,8 @@ def check_files(settings: Settings) -> None:
             raise BadRequest(f"{attribute}: {path} cannot be read ({error.strerror}); correct path or permissions")
     if settings.keyfile and not settings.certfile:
         raise BadRequest("LS_KEYFILE is set without LS_CERTFILE; set both or none")
+    if not (settings.certfile or settings.cafile):
+        return
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         if settings.certfile:
