@@ -98,7 +98,7 @@ BUDGETS = {
     "image snap_delete": Budget(4, 0, 0, goal=(2, 0), reason=_DROPPED),
     "image snap_revert": Budget(9, 3, 3, goal=(3, 0), reason=_READ_BACK),
     "image snap_revert, by a copy": Budget(18, 9, 4, goal=(3, 0), reason=f"{_READ_BACK}; {_OVER}"),
-    "image snap_flatten": Budget(16, 3, 3, goal=(5, 0), reason=f"{_READ_BACK}; each snapshot goes by itself"),
+    "image snap_flatten": Budget(15, 3, 3, goal=(5, 0), reason=f"{_READ_BACK}; each snapshot goes by itself"),
     "mv disk": Budget(6, 2, 2, goal=(3, 2), reason=f"{_LET_GO}; its mark names its system datastore"),
     "mv disk to other pools": Budget(25, 4, 4, goal=(3, 2), reason=_BROUGHT),
     "mv disk to the front-end": Budget(4, 1, 1, goal=(3, 2), reason=_LET_GO),

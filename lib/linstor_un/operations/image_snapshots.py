@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .. import placement
+from ..inventory import Definition
 from ..naming import DISK_ID, DS_ID, FLATTENED, IMAGE_ID, VM_ID, disk_snapshot, marked_snapshot, snapshot_number
 from ..request.datastore import ImageSnapshotRequest
 from ..units import Mib, kib_from_mib
@@ -29,7 +30,9 @@ def revert(world: World, request: ImageSnapshotRequest) -> str:
     oned calls it for an image that no VM uses. Raises InUse naming the node that has it open all the same.
     """
     with world.locks.hold(request.source):
-        _go_back(world, request, {})
+        controller = world.connect(world.settings(request.datastore))
+        image = snapshots.require(controller, request.source, _owner(request))
+        _go_back(world, request, controller, image, {})
     return ""
 
 
@@ -45,7 +48,7 @@ def flatten(world: World, request: ImageSnapshotRequest) -> str:
         done_with = image.props.get(FLATTENED) == str(request.snapshot_id)
         target = disk_snapshot(request.snapshot_id)
         if not done_with or snapshots.named(controller, image.name, target):
-            _go_back(world, request, {FLATTENED: str(request.snapshot_id)})
+            _go_back(world, request, controller, image, {FLATTENED: str(request.snapshot_id)})
         else:
             placement.require_together(image.name, controller.replicas(image.name))
         _delete_all(controller, image.name, target)
@@ -62,10 +65,10 @@ def _delete_all(controller: Controller, name: str, last: str) -> None:
         controller.mark(name, {}, clear=marks)
 
 
-def _go_back(world: World, request: ImageSnapshotRequest, reached: dict[str, str]) -> None:
+def _go_back(
+    world: World, request: ImageSnapshotRequest, controller: Controller, image: Definition, reached: dict[str, str]
+) -> None:
     settings = world.settings(request.datastore)
-    controller = world.connect(settings)
-    image = snapshots.require(controller, request.source, _owner(request))
     size = kib_from_mib(request.image.size or Mib(0))
     subject = Subject(image, settings, {}, _OF_A_VM, size, reached=reached)
     reverting.revert(world, controller, subject, request.snapshot_id)
