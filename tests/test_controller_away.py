@@ -105,6 +105,28 @@ def test_a_satellite_that_stays_away_is_not_waited_for_long(clock: Later, port: 
     assert clock.now() - began < 45
 
 
+def one_resource(**volume: object) -> dict[str, object]:
+    storage = {"storage_volumes": [{"volume_number": 0, **volume}]}
+    return {"name": "one", "node_name": "node1", "state": {}, "layer_object": {"type": "STORAGE", "storage": storage}}
+
+
+def test_what_a_controller_does_not_know_yet_is_waited_for_once(clock: Later, opening: ExitStack) -> None:
+    controller = ScriptedController()
+    opening.callback(controller.close)
+    path = "GET /v1/resource-definitions/one/resources"
+    silent = {key: value for key, value in one_resource().items() if key != "state"}
+    stages = ([silent], [one_resource()], [one_resource(device_path="/dev/loop1")])
+    controller.says(path, *(Answer(document=stage) for stage in stages))
+    lin = linstor(clock, f"127.0.0.1:{controller.port}")
+    began = clock.now()
+    assert [replica.device for replica in lin.replicas("one")] == ["/dev/loop1"] and clock.now() - began < 5
+
+    controller.says(path, Answer(document=[one_resource()]))
+    assert [replica.device for replica in lin.replicas("one")] == [None] and 5 < clock.now() - began < 15
+    began = clock.now()
+    assert [replica.device for replica in lin.replicas("one")] == [None] and clock.now() - began < 1
+
+
 def test_a_controller_that_stays_away_ends_the_action_with_one_sentence(clock: Later, port: int) -> None:
     lin = linstor(clock, f"127.0.0.1:{port}")
     began = clock.now()

@@ -124,7 +124,7 @@ def test_without_drbd_nothing_is_deleted_before_a_restarted_controller_knows_its
     volume = found.resources[node.upper()].volumes[0]
     path = device(site, name, node)
     volume.device = ""
-    assert f"{name} may be open on {node}" in failed(rm(site, 5))
+    assert f"{name} may be open on {node}, where LINSTOR has no device of it now" in failed(rm(site, 5))
 
     volume.device = path
     with opened(site, node, path, "<>"):

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Optional
 
 import pytest
-from lab.controller import drbd_events, satellites
+from lab.controller import drbd, drbd_events, satellites
 from lab.controller.answers import ERROR
+from lab.controller.cluster import Cluster, Resource
 from lab.controller.faults import Fault
 from lab.hosts import account
 from lab.oned import documents as D
 from lab.oned.answers import Outcome, read_nothing
 from lab.site import Site
 from linstor_un.naming import by_res
-from site_support import DATA, cp, datablock, device, done, failed, marks, opened, written_apart
+from site_support import DATA, cp, datablock, device, done, failed, marks, meanwhile, opened, written_apart
 
 pytestmark = pytest.mark.slow
 
@@ -348,6 +349,26 @@ def test_a_host_that_was_given_up_but_still_has_the_disk_open_keeps_it(site: Sit
         message = failed(mv(site, "node1", "node3"))
     assert f"{DISK} is still open on node1" in message and "fence node1" in message
     assert not site.link("node3", 7, 0) and not site.attached(DISK)
+
+
+def test_a_host_that_was_given_up_and_does_not_tell_yet_is_not_taken_for_closed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A satellite that answers again tells of its openers a moment later."""
+    volatile(site, "node1")
+    site.datastores(RESOURCE_GROUP="opennebula", LS_TIMEOUT=1)
+    vm(site, VOLATILE, state=HOST_DEAD, hosts=("node1", "node3"))
+    looks, before = [0], []
+    told = drbd.state
+
+    def state(cluster: Cluster, one: Resource) -> dict[str, object]:
+        looks[0] += one.node == "node1"
+        return {} if one.node == "node1" and looks[0] < 12 else told(cluster, one)
+
+    monkeypatch.setattr(drbd, "state", state)
+    meanwhile(site, "POST", f"{DISK}/resources/node3/make-available", lambda: before.append(looks[0]))
+    quiet(mv(site, "node1", "node3"))
+    assert before[0] >= 12 and site.attached(DISK) == ["node3"]
 
 
 def test_replicas_that_differ_after_a_partition_are_given_to_no_host(site: Site) -> None:

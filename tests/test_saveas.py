@@ -378,6 +378,23 @@ def test_a_killed_restore_is_found_by_the_next_run_and_by_the_removal_of_the_ima
     assert not snapshots(site, name)
 
 
+def test_a_killed_copy_is_not_cleared_away_where_its_sources_replicas_differ(site: Site) -> None:
+    """To delete the snapshot would make DRBD connect them, and the older data would win."""
+    site.datastores(RESOURCE_GROUP="opennebula", CLONE_MODE="snapshot")
+    name = disk(site, PERSISTENT)
+    vm(site, POWEROFF, PERSISTENT)
+    mkfs(site)
+    running = site.oned.start_tm("cpds", site.disk_word("node3", 7, 0), source(9), "-1", "7", "100")
+    meanwhile(site, "POST", "snapshot-restore-resource", running.kill)
+    site.oned.finish(running, 120.0)
+    site.controller.faults.clear()
+    kept = snapshots(site, name)
+    written_apart(site, name, "node1", "node2")
+    for outcome in (rm(site), cpds(site)):
+        assert "have differing data" in failed(outcome)
+        assert kept and snapshots(site, name) == kept
+
+
 # --- what goes wrong ------------------------------------------------------------------------------------------------
 
 

@@ -134,6 +134,11 @@ def unknown(replicas: Sequence[Replica]) -> list[str]:
     return [r.node for r in replicas if not _reported(r) and not r.flags & {"EVICTED", "INACTIVE"}]
 
 
+def untold(replicas: Sequence[Replica]) -> list[str]:
+    """Return the nodes that are online, and do not tell of a device that they have."""
+    return [replica.node for replica in replicas if replica.usable and not _reported(replica)]
+
+
 def _reported(replica: Replica) -> bool:
     told = replica.in_use is not None if DRBD in replica.layers else bool(replica.device)
     return replica.online and told

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Optional
 
 from .. import placement
 from ..errors import Failed, NotFound
 from ..inventory import Capacity, Definition, Group, Node, Pool, Replica, Snapshot
 from ..naming import AUTO_QUORUM, ON_NO_QUORUM
+from ..retry import until
 from ..settings import Settings
 from ..units import Kib
 from . import controller_answers as answers
@@ -54,7 +56,25 @@ class Reads(Session):
         return self._parse(doing, parsing.definition, document)
 
     def replicas(self, name: str) -> list[Replica]:
-        """See `world.Controller.replicas`."""
+        """See `world.Controller.replicas`.
+
+        A controller that was restarted takes some seconds to reach its satellites, and knows devices and openers two
+        seconds after it calls them online: it is given some time, once in a run.
+        """
+
+        def told() -> Optional[list[Replica]]:
+            now = self._resources(name)
+            return None if _too_early(now) else now
+
+        found = self._resources(name)
+        if not self._patience or not _too_early(found):
+            return found
+        began = self._clock.now()
+        found = until(self._clock, self._patience, told) or self._resources(name)
+        self._patience = max(0.0, self._patience - (self._clock.now() - began))
+        return found
+
+    def _resources(self, name: str) -> list[Replica]:
         doing = f"look up the replicas of {name}"
         document = self._read(doing, path("resource-definitions", name, "resources"), list)
         return self._parse(doing, parsing.replica, document)
@@ -140,3 +160,9 @@ class Reads(Session):
             available=Kib(int(space.get("available_size_in_kib") or 0)),
             largest=Kib(int(space.get("max_vlm_size_in_kib") or 0)),
         )
+
+
+def _too_early(found: Sequence[Replica]) -> bool:
+    """Tell whether these may be what a controller shows before its satellites have told it."""
+    silent = bool(found) and not any(replica.online for replica in found)
+    return silent or bool(placement.untold(found))

@@ -45,6 +45,8 @@ class Session:
         self._clock = clock
         self._trail = trail
         self._link = Link(settings, clock, trail)
+        # Seconds that are left in this run to wait for what a controller does not know yet.
+        self._patience = settings.timeout / 30
 
     def close(self) -> None:
         """Close the connection."""

@@ -141,17 +141,17 @@ def _require_movable(world: World, controller: Controller, subject: Subject, vm:
 
 
 def _require_dead(world: World, controller: Controller, volume: Volume, host: str) -> None:
-    """Raise InUse when the host that oned gave up still has the disk open, as its LINSTOR satellite says.
+    """Raise InUse when the host that oned gave up still has the disk open, as its LINSTOR satellite says, or may have.
 
     It was not fenced then: the VM would run twice.
     """
 
     def closed() -> Optional[bool]:
         now = volumes.look(controller, volume.name, volume.settings, volume.size).on(host)
-        return None if now and now.online and now.in_use else True
+        return None if now and now.online and now.in_use is not False else True
 
     here = volume.on(host)
-    if here and here.online and here.in_use and not until(world.clock, _DYING_SECONDS, closed):
+    if volume.replicated and here and here.online and not until(world.clock, _DYING_SECONDS, closed):
         raise InUse(f"{volume.name} is still open on {host}, whose LINSTOR satellite answers; fence {host} and retry")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Optional
 
@@ -101,14 +101,18 @@ def require_closed(world: World, volume: Volume, off: Collection[str] = (), read
     """
     silent = [node for node in placement.unknown(volume.replicas) if node not in off]
     if silent:
-        raise InUse(
-            f"{volume.name} may be open on {', '.join(silent)}, whose LINSTOR satellite does not answer; "
-            f"retry when it is back, or after `linstor node lost`"
-        )
+        raise InUse(f"{volume.name} may be open on {', '.join(silent)}, {_why(volume, silent)}")
     for replica in volume.replicas:
         unguarded = replica.online and replica.device and (not volume.replicated or replica.node in readers_on)
         if replica.in_use or (unguarded and host_files.opened(world, replica.node, volume.device(replica.node))):
             raise InUse(f"{volume.name} is open on {replica.node}; stop what uses it there and retry")
+
+
+def _why(volume: Volume, silent: Sequence[str]) -> str:
+    """Return why nobody knows about nodes, and what to do."""
+    if set(silent) <= set(placement.untold(volume.replicas)):
+        return f"where LINSTOR has no device of it now; look at `linstor resource list -r {volume.name}` and retry"
+    return "whose LINSTOR satellite does not answer; retry when it is back, or after `linstor node lost`"
 
 
 def _require_unread(world: World, volume: Volume) -> None:

@@ -293,12 +293,15 @@ def clear_beside(world: World, controller: Controller, found: Definition) -> Non
     """Remove the snapshot, and the volume made of it, that an interrupted copy left beside its half-made target.
 
     A revert that was interrupted leaves such a volume too; its snapshots are the target's own.
+    Raises Refused when the replicas of the copy's source differ: deleting its snapshot makes DRBD connect them.
     """
     if found.props.get(STATE) == REVERTING:
         clear_restored(world, controller, found.name)
     source = found.props.get(COPY_OF)
     if source is None or not placement.half_made(found):
         return
+    with suppress(NotFound):
+        placement.require_together(source, controller.replicas(source))
     clear_restored(world, controller, found.name)
     controller.delete_snapshot(source, found.name)
 
