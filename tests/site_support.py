@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -165,6 +166,15 @@ def meanwhile(site: Site, method: str, path: str, deed: Callable[[], object]) ->
     at = _At("drop", method=method, path=path)
     at.deed = deed
     site.controller.faults.add(at)
+
+
+@contextmanager
+def later(seconds: float, deed: object, *arguments: object) -> Iterator[None]:
+    """Do something while the block runs."""
+    timer = threading.Timer(seconds, deed, arguments)  # type: ignore[arg-type]
+    timer.start()
+    yield
+    timer.join()
 
 
 def stored(outcome: Outcome) -> str:

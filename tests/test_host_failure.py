@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from linstor_un.naming import by_res
 from linstor_un.settings import Settings
 from linstor_un.wiring import SystemClock
 from scripted_controller import Memory
-from site_support import cp, datablock, done, failed, marks, opened, rm
+from site_support import cp, datablock, done, failed, later, marks, opened, rm
 
 pytestmark = pytest.mark.slow
 
@@ -56,15 +55,6 @@ def power_off(site: Site, node: str) -> None:
 def power_on(site: Site, node: str) -> None:
     with site.cluster.lock:
         drbd_events.join(site.cluster, node)
-
-
-@contextmanager
-def later(seconds: float, deed: object, *arguments: object) -> Iterator[None]:
-    """Do something while the block runs."""
-    timer = threading.Timer(seconds, deed, arguments)  # type: ignore[arg-type]
-    timer.start()
-    yield
-    timer.join()
 
 
 # --- removing while a node is away ------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from lab.oned import documents as D
 from lab.oned.answers import Outcome
 from lab.site import Site
 from linstor_un.naming import by_res
-from site_support import cp, done, failed, marks, opened
+from site_support import cp, done, failed, later, marks, opened
 from test_moving import HOST_DEAD, IMAGE, PERSISTENT, RESUME, linked, mv, quiet, vm, volatile
 
 pytestmark = pytest.mark.slow
@@ -301,6 +301,14 @@ def test_a_node_that_is_off_does_not_keep_a_disk_from_its_new_datastore_where_no
     finally:
         with site.cluster.lock:
             satellites.come_back(site.cluster, "node1")
+
+
+def test_a_satellite_that_is_back_in_a_moment_does_not_keep_a_disk_where_it_is(site: Site) -> None:
+    volatile(site)
+    satellites.go_offline(site.cluster, "node1")
+    with later(1.5, satellites.come_back, site.cluster, "node1"):
+        done(moved(site))
+    assert sorted(pools(site).values()) == ["fast", "fast"]
 
 
 def test_a_replica_that_somebody_reads_is_not_taken_away(site: Site) -> None:

@@ -13,7 +13,7 @@ from lab.oned import documents as D
 from lab.oned.answers import Outcome
 from lab.site import Site
 from linstor_un.naming import by_res
-from site_support import MIB, done, failed, leave_half_made, marks, opened
+from site_support import MIB, done, failed, later, leave_half_made, marks, opened
 from snapshot_support import (
     CLONED,
     DISK,
@@ -302,6 +302,16 @@ def test_behind_a_silent_satellite_a_disk_counts_as_open(both: Site) -> None:
     satellites.go_offline(site.cluster, "node2")
     assert f"{DISK} may be open on node2" in failed(revert(site, 10))
     assert (look(site), site.digest(DISK)) == (before, content)
+
+
+def test_a_satellite_that_is_back_in_a_moment_is_waited_for(both: Site) -> None:
+    site = both
+    history(site)
+    before = look(site)
+    satellites.go_offline(site.cluster, "node2")
+    with later(1.5, satellites.come_back, site.cluster, "node2"):
+        done(revert(site, 10))
+    assert holds(site, DISK, 10) and look(site) == before
 
 
 def test_what_is_not_there_or_not_whole_is_refused_and_nothing_changes(both: Site) -> None:

@@ -20,7 +20,7 @@ from ..errors import DriverError, Failed, InUse, NotEnoughSpace, NotFound, Timed
 from ..inventory import Definition, Replica
 from ..retry import until
 from ..world import Controller, World
-from . import host_files, relocation_goal, volumes
+from . import host_files, relocation_goal, removal, volumes
 from .relocation_goal import Goal
 from .volumes import Volume
 
@@ -46,6 +46,7 @@ def bring(
     group = controller.group(settings.resource_group) if settings.resource_group else None
     goal = relocation_goal.goal_of(controller, volume, group, host)
     if not relocation_goal.arrived(volume, goal):
+        volume = removal.reporting(world, controller, volume)
         relocation_goal.require_way(volume, goal)
         snapshots = controller.snapshots(volume.name)
         if snapshots:

@@ -60,7 +60,7 @@ def _remove(world: World, controller: Controller, found: Definition, settings: S
     if found.deleting:
         off = placement.unknown(volume.replicas)
     else:
-        volume = _reporting(world, controller, volume)
+        volume = reporting(world, controller, volume)
         off = placement.away(volume.replicas) if unattended else []
     require_closed(world, volume, off)
     if not unattended:
@@ -75,8 +75,8 @@ def _remove(world: World, controller: Controller, found: Definition, settings: S
         world.trail.warn(str(pending))
 
 
-def _reporting(world: World, controller: Controller, volume: Volume) -> Volume:
-    """Return the volume when all its nodes report, or as it is after a short while.
+def reporting(world: World, controller: Controller, volume: Volume) -> Volume:
+    """Return the volume when all its nodes report, or as it is after a short while; for what needs all of them.
 
     A machine that is off is not waited for: DRBD knows.
     """
@@ -88,7 +88,8 @@ def _reporting(world: World, controller: Controller, volume: Volume) -> Volume:
     silent = set(placement.unknown(volume.replicas))
     if not silent - set(placement.away(volume.replicas)):
         return volume
-    return until(world.clock, _BACK_SECONDS, look) or volume
+    reported = until(world.clock, _BACK_SECONDS, look)
+    return reported or volumes.look(controller, volume.name, volume.settings, volume.size)
 
 
 def require_closed(world: World, volume: Volume, off: Collection[str] = (), readers_on: Collection[str] = ()) -> None:

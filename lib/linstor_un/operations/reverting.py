@@ -29,7 +29,7 @@ def revert(world: World, controller: Controller, subject: Subject, number: int) 
     size = disk.size or target.size
     if size is None:
         raise Refused(f"{disk.name} has no volume on LINSTOR, so there is nothing to revert")
-    volume = volumes.look(controller, disk.name, subject.settings, size)
+    volume = removal.reporting(world, controller, volumes.look(controller, disk.name, subject.settings, size))
     placement.require_together(disk.name, volume.replicas)
     wrote_on = subject.host or disk.props.get(WRITTEN_ON, "")
     if not volume.replicated and wrote_on and wrote_on not in target.nodes:
