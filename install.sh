@@ -52,8 +52,10 @@ find_absent() {
     for pair in "$@"; do
         PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%=*}" >/dev/null || absent+=("${pair#*=}")
     done
-    [[ " $* " == *" python3="* ]] && ! find_python && absent+=(python3 python3-venv)
-    return 0
+    if [[ " $* " == *" python3="* ]] && ! find_python; then
+        [[ " ${absent[*]} " == *" python3 "* ]] || absent+=(python3)
+        absent+=(python3-venv)
+    fi
 }
 
 # Installs what is absent of PROGRAM=PACKAGE... when that is possible here; `absent` tells what is still missing.

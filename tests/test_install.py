@@ -204,6 +204,13 @@ def test_copied_folders_are_an_installation_where_the_packages_are_importable(tm
         assert result.stdout.strip() == "2.0.0"
 
 
+def test_each_package_that_is_missing_is_named_once() -> None:
+    words = '. "$1"; PYTHONS= PATH=/nowhere; find_absent python3=python3 none-such=other; echo "${absent[@]}"'
+    command = ["bash", "-c", words, "bash", str(PROJECT / "install.sh")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["python3", "other", "python3-venv"]
+
+
 def test_an_unknown_word_is_answered_with_the_usage(tmp_path: Path) -> None:
     result = run(tmp_path, "--dmeo")
     assert result.returncode == 1 and "./install.sh --demo" in result.stdout

@@ -84,7 +84,7 @@ def postmigrate(world: World, request: MigrateRequest) -> str:
         subjects, tried.failures = _subjects(world, request)
         for subject in subjects:
             tried.do(_finish, world, subject, request, request.source)
-        tried.do(_link_all, world, subjects, request)
+        tried.do(_change_links, host_files.link_all, world, subjects, request)
         if not request.caller and request.source != request.target:
             tried.do(_drop_directory, world, directory._replace(host=request.source), directory, tried.in_use)
     tried.tell()
@@ -102,7 +102,7 @@ def failmigrate(world: World, request: MigrateRequest) -> str:
         for subject in subjects:
             tried.do(_finish, world, subject, request, request.target)
         if request.source == request.target:
-            tried.do(_unlink_all, world, subjects, request)
+            tried.do(_change_links, host_files.unlink_all, world, subjects, request)
         elif not request.caller:
             tried.do(_drop_directory, world, directory, directory._replace(host=request.source), tried.in_use)
     tried.tell()
@@ -185,12 +185,14 @@ def _links(subjects: Sequence[Subject], request: MigrateRequest) -> list[Link]:
     return links
 
 
-def _link_all(world: World, subjects: Sequence[Subject], request: MigrateRequest) -> None:
-    host_files.link_all(world, request.target, request.directory.path, _links(subjects, request))
-
-
-def _unlink_all(world: World, subjects: Sequence[Subject], request: MigrateRequest) -> None:
-    host_files.unlink_all(world, request.target, request.directory.path, _links(subjects, request))
+def _change_links(
+    change: Callable[[World, str, str, Sequence[Link]], None],
+    world: World,
+    subjects: Sequence[Subject],
+    request: MigrateRequest,
+) -> None:
+    """Make or remove the disks' links at the target."""
+    change(world, request.target, request.directory.path, _links(subjects, request))
 
 
 def _require_migratable(subject: Subject, request: MigrateRequest) -> Volume:
