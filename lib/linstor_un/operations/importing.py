@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
-import tempfile
 from contextlib import ExitStack
 from typing import Optional
 
@@ -92,7 +90,7 @@ def _stage_and_convert(world: World, found: Source, fetch: Command, target: Devi
     host = world.front_end.host(target.host)
     # The device's whole path: nothing else may be written to it now, so nobody else stages under this name.
     name = re.sub(r"[^A-Za-z0-9_-]", "_", target.path)[-100:]
-    directory = os.path.join(settings.staging_dir, f"linstor_un-{name}.{secrets.token_hex(8)}")
+    directory = os.path.join(settings.staging_dir, f"linstor_un-{name}.{os.urandom(8).hex()}")
     staged = os.path.join(directory, "image")
     with world.undo.borrow(f"{target.host}:{directory}", _remove, world, target.host, directory):
         make = Command(host, ["sh", "-c", _STAGE, "sh", settings.staging_dir, name, directory])
@@ -174,6 +172,8 @@ def _opened_size(world: World, found: Source, settings: Settings, document: str)
     with ExitStack() as stack:
         word = found.word
         if found.exact is None:
+            import tempfile
+
             command = download(world, found.word, settings, document, options=("-c", str(_MORE_HEAD)))
             head = world.hosts.run(command, seconds=_COUNT_SECONDS, doing=f"fetch the beginning of {found.path}").stdout
             file = stack.enter_context(tempfile.NamedTemporaryFile(buffering=0))
