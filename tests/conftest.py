@@ -13,6 +13,28 @@ from lab.hosts import LabUnavailable
 from lab.primaries import Primaries
 from lab.site import Site
 
+# A file stays with one worker: the longest ones come first, so that none of them is alone at the end.
+_LONGEST = (
+    "test_histories",
+    "test_live_migration",
+    "test_migration",
+    "test_replay_rules",
+    "test_snap_revert",
+    "test_checkpoints",
+    "test_lab_guests",
+    "test_replay",
+    "test_saveas",
+    "test_guest_saving",
+    "test_moving",
+    "test_relocation",
+    "test_moving_directories",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {name: number for number, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(_LONGEST)))
+
 
 @pytest.fixture(scope="module")
 def module_site(request: pytest.FixtureRequest) -> Iterator[Site]:
