@@ -11,6 +11,7 @@ from guest_support import format_disk, run
 from lab.controller.volumes import Content
 from lab.guests import Domain, Guests, check_blocks, check_files
 from lab.matrix.effects import Effect, Saboteur
+from lab.matrix.looking import quiet
 from lab.oned import documents as D
 from lab.oned.process import Running
 from lab.primaries import Primaries
@@ -68,9 +69,10 @@ class Migration:
         return self.saboteur.effects()
 
     def killed(self, action: str, effect: Effect, source: str, target: str) -> None:
-        """Kill an action at one of its effects."""
+        """Kill an action at one of its effects; LINSTOR and hosts end what it asked of them."""
         self.saboteur.aim(effect, "kill")
         self.site.oned.finish(self._start(action, source, target))
+        assert quiet(self.site) == []
         self.saboteur.clear()
 
     def move(self) -> None:
