@@ -67,14 +67,13 @@ def device_copy(source: End, target: End, zero: bool, tools: frozenset[str]) -> 
     Raises Refused as `copied_length` does.
     """
     length = copied_length(source, target)
-    options = ["-T", "none"] if source.block else []
-    if length < source.actual:
-        driver = "host_device" if source.block else "file"
-        name = source.path.replace(",", ",,")
-        options += ["--image-opts", f"driver=raw,size={length},file.driver={driver},file.filename={name}"]
-    else:
-        options += ["-f", "raw", source.path]
+    options = _reading(source, length)
     return Plan(_convert(options, target, zero, tools), *_rest(length, target, zero))
+
+
+def packing(source: End, length: Bytes, file: str) -> tuple[str, ...]:
+    """Return the command that writes the first so many bytes of a device to a new qcow2 file; zeroes take no space."""
+    return ("qemu-img", "convert", "-m", "16", *_reading(source, length), "-O", "qcow2", file)
 
 
 def conversion(source: str, form: str, virtual: Bytes, target: End, zero: bool, tools: frozenset[str]) -> Plan:
@@ -104,6 +103,15 @@ def rest_of(written: Bytes, target: End, zero: bool) -> Plan:
 def seconds_for(size: Bytes) -> float:
     """Return a time limit for work on so many bytes: generous, it only has to end what hangs."""
     return 900.0 + size / (4 * 1024 * 1024)
+
+
+def _reading(source: End, length: Bytes) -> list[str]:
+    options = ["-T", "none"] if source.block else []
+    if length == source.actual:
+        return [*options, "-f", "raw", source.path]
+    driver = "host_device" if source.block else "file"
+    name = source.path.replace(",", ",,")
+    return [*options, "--image-opts", f"driver=raw,size={length},file.driver={driver},file.filename={name}"]
 
 
 def _convert(source: list[str], target: End, zero: bool, tools: frozenset[str]) -> tuple[str, ...]:

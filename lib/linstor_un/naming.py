@@ -7,6 +7,8 @@
     clone snapshot   named as the VM disk   on the image's definition, CLONE_MODE=snapshot
     saving           named as the image     snapshot on the disk's definition while the disk is saved as an image;
                      one-image-IMAGE-restored   what it holds, for the time of the copy
+    backup           one-vm-VM-backup       snapshot on the definitions of a running VM's disks while it is backed up;
+                     one-vm-VM-backup-DISK  what it holds, for the time of the copy
 
 The properties `Aux/one/...` of a definition say whose it is.
 """
@@ -163,6 +165,16 @@ def restored_definition(definition: str) -> DefinitionName:
     It is named by what is made of it, so that no two actions ever mean the same one.
     """
     return DefinitionName(f"{definition}-restored")
+
+
+def backup_snapshot(vm_id: int) -> str:
+    """Return the snapshot that all disks of a running VM have while it is backed up."""
+    return f"one-vm-{vm_id}-backup"
+
+
+def backup_definition(vm_id: int, disk_id: int) -> DefinitionName:
+    """Return the definition that holds that snapshot of a disk while it is copied."""
+    return DefinitionName(f"one-vm-{vm_id}-backup-{disk_id}")
 
 
 class Place(NamedTuple):

@@ -125,6 +125,23 @@ class Vm(NamedTuple):
         return next((one for one in self.snapshots if (one.disk_id, one.id) == (disk_id, snapshot_id)), None)
 
 
+class BackupOrder(NamedTuple):
+    """How a VM is to be backed up (oned >= 6.6). Absent elements are empty strings.
+
+    `chain` is whether later backups are to hold changes only, and `since` the one that this one is to be of changes
+    since, None for a whole one. `freeze` is FS_FREEZE; `bridge` is LAST_BRIDGE (>= 7.0.2), the host where the backup
+    datastore looks for files instead of the VM's; `interactive` (>= 7.4) is whether another program is to read the
+    disks itself; `tpm` whether the VM has a virtual TPM.
+    """
+
+    chain: bool
+    since: Optional[int]
+    freeze: str
+    bridge: str
+    interactive: bool
+    tpm: bool
+
+
 class Host(NamedTuple):
     """A host of the host pool. CPU in hundredths of a core: what VMs were promised, and what there is."""
 
@@ -200,7 +217,26 @@ def parse_image(document: bytes) -> Image:
 
 def parse_vm(document: bytes) -> Vm:
     """Read the answer to one.vm.info. Raises BadRequest naming the element that is wrong."""
+    return _vm(_root(document, "VM"))
+
+
+def parse_backup(document: bytes) -> tuple[Vm, BackupOrder]:
+    """Read what oned hands to `prebackup` and `postbackup`. Raises BadRequest naming the element that is wrong."""
     root = _root(document, "VM")
+    config = root.find("BACKUPS/BACKUP_CONFIG")
+    chain = config is not None and _text(config, "MODE").upper() == "INCREMENT"
+    order = BackupOrder(
+        chain,
+        _natural(root, "BACKUPS/BACKUP_CONFIG/LAST_INCREMENT_ID") if chain else None,
+        _text(root, "BACKUPS/BACKUP_CONFIG/FS_FREEZE").upper(),
+        _text(root, "BACKUPS/BACKUP_CONFIG/LAST_BRIDGE"),
+        _text(root, "BACKUPS/BACKUP_CONFIG/INTERACTIVE").upper() == "YES",
+        bool(_text(root, "TEMPLATE/TPM/MODEL")),
+    )
+    return _vm(root), order
+
+
+def _vm(root: etree._Element) -> Vm:
     return Vm(
         _required(root, "ID"),
         _required(root, "STATE"),

@@ -141,6 +141,15 @@ class Controller(Protocol):
     def snapshot(self, name: str, snapshot: str) -> None:
         """Take a snapshot on all online replicas; success only if it is usable."""
 
+    def snapshots_at_once(self) -> bool:
+        """Return whether `snapshot_all` is there (LINSTOR >= 1.22)."""
+
+    def snapshot_all(self, names: Sequence[str], snapshot: str) -> None:
+        """Take a snapshot of each of these definitions, all of one moment; success only if all are usable.
+
+        What a satellite failed at is deleted again. One request, and one more for each to see them.
+        """
+
     def delete_snapshot(self, name: str, snapshot: str) -> None:
         """Delete a snapshot; absent is success."""
 

@@ -12,6 +12,7 @@ FIRST_REST = {
     "size_info": (1, 17),  # 1.21: query-size-info
     "size_info_cache": (1, 22),  # seen on 1.27: ignore_cache_older_than_sec in its body
     "attach_layers": (1, 22),  # seen on 1.27: layer_list in make-available; needed from 1.31 on
+    "snapshots_at_once": (1, 18),  # 1.22: actions/snapshot/multi
     "spawn_marks": (1, 22),  # 1.27: resource_definition_props in spawn
     "keep_tiebreaker": (1, 23),  # 1.28: query parameter of resource delete; older ones ignore it
     "on_no_quorum_kept": (1, 25),  # 1.31: older ones set DrbdOptions/Resource/on-no-quorum from DrbdOptions/auto-quorum

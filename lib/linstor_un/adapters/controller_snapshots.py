@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Optional
 
 from .. import placement
@@ -30,25 +31,39 @@ class Snapshots(Moves):
         A snapshot that failed is deleted again. LINSTOR gives up after two minutes, and a node on which it then did not
         resume I/O shows nowhere but in DRBD: a warning says how to look.
         """
-        doing = f"take snapshot {snapshot} of {name}"
+        address = path("resource-definitions", name, "snapshots")
+        self._take([name], snapshot, address, {"name": snapshot})
+
+    def snapshots_at_once(self) -> bool:
+        """See `world.Controller.snapshots_at_once`."""
+        return self._understands("snapshots_at_once")
+
+    def snapshot_all(self, names: Sequence[str], snapshot: str) -> None:
+        """See `world.Controller.snapshot_all`; of each of them is true what is said of one."""
+        asked = [{"resource_name": name, "name": snapshot} for name in names]
+        self._take(names, snapshot, path("actions", "snapshot", "multi"), {"snapshots": asked})
+
+    def _take(self, names: Sequence[str], snapshot: str, address: str, body: Mapping[str, Any]) -> None:
+        shown = " ".join(names)
+        doing = f"take snapshot {snapshot} of {shown}"
 
         def look() -> Seen:
-            found = self._snapshot(name, snapshot)
-            if found is None:
-                return Seen.NOTHING
-            return Seen.DONE if found.usable else Seen.PARTLY
+            found = [self._snapshot(name, snapshot) for name in names]
+            if all(one is not None and one.usable for one in found):
+                return Seen.DONE
+            return Seen.PARTLY if any(found) else Seen.NOTHING
 
-        address = path("resource-definitions", name, "snapshots")
         try:
-            found = self._change(doing, "POST", address, {"name": snapshot}, look)
-            if found is None or _surely_taken(found) or look() is Seen.DONE:
+            entries = self._change(doing, "POST", address, body, look)
+            if entries is None or (len(names) == 1 and _surely_taken(entries)) or look() is Seen.DONE:
                 return
             raise Failed(f"cannot {doing}: LINSTOR does not call it successful")
         except Failed:
-            self._clean_up(f"failed snapshot {snapshot} of {name}", lambda: self.delete_snapshot(name, snapshot))
+            for name in names:
+                self._clean_up(f"failed snapshot {snapshot} of {name}", partial(self.delete_snapshot, name, snapshot))
             self._trail.warn(
-                f"a node may have been left with the I/O of {name} suspended: look at `drbdadm status {name}` on its "
-                f"nodes, and end that with `drbdadm resume-io {name}`"
+                f"a node may have been left with the I/O of {shown} suspended: look at `drbdadm status {shown}` on its "
+                f"nodes, and end that with `drbdadm resume-io {shown}`"
             )
             raise
 

@@ -23,9 +23,21 @@ def lend(
     Arguments: definition and source, whose snapshot it is, the source as large as it was then; target, what is to be
     made of it: the name follows from its name, and so do the marks. Raises Exists when somebody else has that name.
     """
-    name = restored_definition(target.name)
+    return lend_as(world, controller, definition, source, snapshot, restored_definition(target.name), target.marks)
+
+
+def lend_as(
+    world: World,
+    controller: Controller,
+    definition: Definition,
+    source: Volume,
+    snapshot: str,
+    name: str,
+    whose: Mapping[str, str],
+) -> Volume:
+    """Restore a snapshot into a definition of this name, as `lend` does. Arguments: whose, its marks."""
     settings = Settings(resource_group=definition.group, layer_list=source.layers)
-    marks = {**target.marks, STATE: CREATING, RUN: world.run}
+    marks = {**whose, STATE: CREATING, RUN: world.run}
     with world.undo.borrow(name, volumes.discard, world, controller, name):
         _define(world, controller, name, settings, marks)
     controller.restore(definition.name, snapshot, name)

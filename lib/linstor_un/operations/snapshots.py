@@ -7,7 +7,7 @@ DELETE   the snapshot, then its marks
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Callable, NamedTuple, Optional
 
@@ -71,7 +71,7 @@ def take(
         raise Unsupported(f"{disk.name} has no volume on LINSTOR, so there is nothing to take a snapshot of")
     replicas = controller.replicas(disk.name)
     placement.require_together(disk.name, replicas)
-    _require_snapshots(controller, disk.name, replicas)
+    require_takeable(controller, disk.name, replicas)
     alone = "" if any(DRBD in replica.layers for replica in replicas) else host
     _require_current(controller, disk.name, replicas, alone)
     if _is_done(world, controller, disk, order):
@@ -105,8 +105,11 @@ def _require_current(controller: Controller, name: str, replicas: list[Replica],
         raise Refused(f"no replica of {name} on an online node is up to date; retry when {', '.join(offline)} is back")
 
 
-def _require_snapshots(controller: Controller, name: str, replicas: list[Replica]) -> None:
-    """LINSTOR would say so as well, but when the guest is held still already."""
+def require_takeable(controller: Controller, name: str, replicas: Sequence[Replica]) -> None:
+    """Raise Refused or Unsupported where no snapshot can be taken.
+
+    LINSTOR would say so as well, but when the guest is held still already.
+    """
     holders = {(replica.node, replica.pool) for replica in replicas if replica.diskful}
     if not placement.holding(replicas):
         raise Refused(f"{name} has no replica on an online node, so no snapshot of it can be taken")

@@ -102,12 +102,13 @@ class DiskDocument:
 def vm(
     number: int, disks: Sequence[DiskDocument] = (), *, hosts: Sequence[str] = ("node1",), datastore: int = 101,
     state: int = 3, lcm_state: int = 1, context: int = -1, tm_mad: str = "linstor_un",
-    records: Sequence[tuple[str, int]] = (), snapshots: Sequence[Snapshot] = (),
+    records: Sequence[tuple[str, int]] = (), snapshots: Sequence[Snapshot] = (), backup: Optional[Values] = None,
+    **more: Values,
 ) -> str:
     """A VM on the last of `hosts` in system datastore `datastore`; `context` is the disk id of its context.
 
     Arguments: records, in place of hosts and datastore: where it was, each a host and a system datastore; snapshots, of
-    its disks.
+    its disks; backup, its BACKUP_CONFIG; more, sections of its template.
     """
     head = _values(
         ID=number, UID=0, GID=0, UNAME="oneadmin", GNAME="oneadmin", NAME=f"vm{number}", LAST_POLL=0,
@@ -122,11 +123,13 @@ def vm(
                 VM_MAD="kvm", TM_MAD=tm_mad, DS_ID=system)
         for sequence, (host, system) in enumerate(records or [(host, datastore) for host in hosts])
     )
+    template += "".join(element(name, **values) for name, values in more.items())
     template = element("TEMPLATE", template, MEMORY=128, CPU="0.1", TM_MAD_SYSTEM=tm_mad, VMID=number)
     body = head + "<MONITORING></MONITORING>" + template + "<USER_TEMPLATE></USER_TEMPLATE>"
     numbers = sorted({one.disk for one in snapshots})
     listed = "".join(_snapshots([one for one in snapshots if one.disk == disk], DISK_ID=disk) for disk in numbers)
-    return element("VM", body + element("HISTORY_RECORDS", history) + listed)
+    backups = element("BACKUPS", element("BACKUP_CONFIG", **backup) + "<BACKUP_IDS/>") if backup is not None else ""
+    return element("VM", body + element("HISTORY_RECORDS", history) + listed + backups)
 
 
 def vmm_action(number: int, store: str, **template: Union[str, int, Values]) -> str:
