@@ -152,7 +152,7 @@ def test_only_oneadmin_reads_a_backup(site: Site) -> None:
 
 
 def test_what_a_guest_wrote_beyond_the_size_asked_for_is_not_cut_off(site: Site) -> None:
-    """Pools round up, and a partition table has its copy at the very end. oned's restore then has to be given a size."""
+    """Pools round up, and a partition table has its copy at the very end."""
     deployed(site)
     length = len(whole(site, OWN))
     assert length > 8 << 20

@@ -49,12 +49,15 @@ def seeds(action: str) -> list[str]:
         "tm.context": ["/c.sh", disk, "7", "101"],
         "tm.delete": [disk, "7", "101"],
         "tm.mvds": [disk, source, "7", "100"],
+        "tm.prebackup": [disk.rpartition("/")[0], "0:1", "one-7", "-", "7", "101"],
+        "tm.prebackup_live": [disk.rpartition("/")[0], "0:1:", "one-7", "7", "101"],
+        "tm.restore": [disk.rpartition("/")[0], "7", "53", "-1", "-1"],
     }
     return words.get(action, ["5"])
 
 
 @CALM
-@given(st.sampled_from(sorted(ACTIONS)), st.integers(0, 4), ANYTHING, st.binary(max_size=300))
+@given(st.sampled_from(sorted(ACTIONS)), st.integers(0, 5), ANYTHING, st.binary(max_size=300))
 def test_one_strange_argument(action: str, place: int, strange: str, stdin: bytes) -> None:
     argv = seeds(action)
     argv[place % len(argv)] += strange
@@ -96,7 +99,8 @@ def test_paths_and_names(head: str, tail: str) -> None:
 
 
 @CALM
-@given(st.sampled_from([onexml.parse_vm, onexml.parse_datastore, onexml.parse_driver_action, onexml.parse_hosts]),
+@given(st.sampled_from([onexml.parse_vm, onexml.parse_backup, onexml.parse_datastore, onexml.parse_driver_action,
+                        onexml.parse_hosts]),
        st.one_of(st.binary(max_size=400), ANYTHING.map(lambda text: text.encode("utf-8", "surrogateescape"))))
 def test_bytes_that_are_no_document(parse, document: bytes) -> None:  # type: ignore[no-untyped-def]
     try:

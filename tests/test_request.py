@@ -6,14 +6,14 @@ import base64
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import pytest
 from lab.oned import documents
 from lab.oned.recordings import Call as Recorded
 from lab.oned.recordings import recordings
 from linstor_un.actions import ACTIONS
-from linstor_un.calling import datastore, disks, vms
+from linstor_un.calling import backups, datastore, disks, vms
 from linstor_un.calling.forms import Call
 from linstor_un.errors import BadRequest
 from linstor_un.naming import DiskPlace
@@ -134,6 +134,57 @@ def test_a_live_migration_is_read_in_every_form(more: tuple[str, ...], stdin: by
     request = vms.migrate(call(*MIGRATION, *more, stdin=stdin))
     assert (request.source, request.target, request.caller, request.vm.id) == ("node1", "node2", caller, 7)
     assert (request.directory.host, request.directory.path) == ("node2", "/var/lib/one/datastores/101/7")
+
+
+BACKUP = ("node1:/var/lib/one//datastores/101/7", "0:1")
+
+
+def backed_up(vm_id: int = 7, **config: object) -> bytes:
+    return documents.vm(vm_id, [], hosts=["node1"], backup={"MODE": "FULL", **config}).encode()  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        (BACKUP[0], "0:1:", "one-7", "7", "101"),
+        (*BACKUP, "one-7", "-", "7", "101"),
+        (*BACKUP, "one-7", "12", "7", "101"),
+        (*BACKUP, "-", "7", "101"),
+        (*BACKUP, "7", "101"),
+    ],
+    ids=["6.6", "6.8 and later", "of a backup job", "without a domain", "6.6 without a domain"],
+)
+def test_a_backup_is_read_in_every_form(argv: tuple[str, ...]) -> None:
+    document = backed_up()
+    request = backups.backup(call(*argv, stdin=document))
+    assert (request.disk_ids, request.vm.deploy_id, request.document) == ((0, 1), "one-7", document)
+    assert (request.directory.host, request.directory.path) == ("node1", "/var/lib/one/datastores/101/7")
+
+
+@pytest.mark.parametrize(
+    ("config", "chain", "since"),
+    [
+        ({}, False, None),
+        ({"LAST_INCREMENT_ID": 3}, False, None),
+        ({"MODE": "INCREMENT", "LAST_INCREMENT_ID": -1}, True, None),
+        ({"MODE": "INCREMENT", "LAST_INCREMENT_ID": 0}, True, 0),
+    ],
+)
+def test_what_a_backup_is_of_is_read_from_the_vms_document(
+    config: dict[str, object], chain: bool, since: Optional[int]
+) -> None:
+    order = backups.backup(call(*BACKUP, "7", "101", stdin=backed_up(**config))).order
+    assert (order.chain, order.since, order.bridge, order.interactive, order.tpm) == (chain, since, "", False, False)
+    config |= {"LAST_BRIDGE": "node9", "FS_FREEZE": "agent", "INTERACTIVE": "yes"}
+    order = backups.backup(call(*BACKUP, "7", "101", stdin=backed_up(**config))).order
+    assert (order.bridge, order.freeze, order.interactive) == ("node9", "AGENT", True)
+
+
+def test_a_backup_is_restored_as_a_whole_or_one_disk_of_it() -> None:
+    whole = backups.restore(unread(BACKUP[0], "7", "53", "-1", "-1"))
+    assert (whole.image_id, whole.increment, whole.disk_id) == (53, None, None)
+    one = backups.restore(unread(BACKUP[0], "7", "53", "2", "0"))
+    assert (one.directory.vm_id, one.increment, one.disk_id) == (7, 2, 0)
 
 
 def vmm_action(vm_id: int = 7, tm_mad: str = "linstor_un", **template: Any) -> bytes:
@@ -270,6 +321,15 @@ _WRONG_HERE: list[tuple[Callable[[Call], Any], Sequence[str], bytes, str]] = [
     (vms.migrate, [*MIGRATION, "a b"], document_of(), "not the name of a transfer manager"),
     (vms.migrate, [*MIGRATION, "ssh", "shared"], document_of(), "not the name of a transfer manager"),
     (vms.migrate, ["node1;", *MIGRATION[1:]], document_of(), "not of the form HOST:/PATH"),
+    (backups.backup, [*BACKUP, "7"], backed_up(), "not 3 of them"),
+    (backups.backup, [BACKUP[0], "one-7", "-", "7", "101"], backed_up(), "DISKS is 'one-7'"),
+    (backups.backup, [BACKUP[0], "0:;id", "-", "7", "101"], backed_up(), "which is no list such as 0:1"),
+    (backups.backup, [*BACKUP, "8", "101"], backed_up(), "belongs to VM 7"),
+    (backups.backup, [*BACKUP, "7", "101"], backed_up(8), "is of VM 8, but the request is for VM 7"),
+    (backups.backup, [*BACKUP, "7", "101"], document_of(), "not usable XML"),
+    (backups.restore, [BACKUP[0], "7", "53", "-1"], b"", "not 4 of them"),
+    (backups.restore, [BACKUP[0], "7", "53", "-2", "0"], b"", "INCREMENT_ID is '-2'"),
+    (backups.restore, [BACKUP[0], "8", "53", "-1", "0"], b"", "belongs to VM 7"),
 ]
 
 

@@ -69,6 +69,7 @@ ACTIONS = {
     "tm.prebackup_live": Action("backups.backup", "backups.prebackup_live"),
     "tm.postbackup": Action("backups.backup", "backups.postbackup"),
     "tm.postbackup_live": Action("backups.backup", "backups.postbackup"),
+    "tm.restore": Action("backups.restore", "backup_restore.restore"),
     "tm.monitor": Action("datastore.monitor", "monitoring.system_datastore"),
     "vmm.save_linstor_un": Action("vms.save", "checkpoints.save"),
     "vmm.restore_linstor_un": Action("vms.restore", "checkpoints.restore"),

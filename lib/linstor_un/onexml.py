@@ -60,6 +60,7 @@ class Image(NamedTuple):
     target_snapshot: Optional[int]
     snapshots: tuple[int, ...]
     state: Optional[int] = None
+    datastore_id: Optional[int] = None
 
     @property
     def deleting(self) -> bool:
@@ -309,6 +310,7 @@ def _image(element: etree._Element) -> Image:
         target_snapshot=_natural(element, "TARGET_SNAPSHOT"),
         snapshots=tuple(_required(snapshot, "ID") for snapshot in element.iterfind("SNAPSHOTS/SNAPSHOT")),
         state=_natural(element, "STATE"),
+        datastore_id=_natural(element, "DATASTORE_ID"),
     )
 
 

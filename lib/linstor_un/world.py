@@ -261,6 +261,9 @@ class Cloud(Protocol):
     def hosts(self) -> list[CloudHost]:
         """Return all hosts."""
 
+    def document(self, kind: str, number: int) -> str:
+        """Return the document of a "vm", "image" or "datastore" as oned writes it, for a script of OpenNebula's."""
+
 
 class SnapshotUsage(NamedTuple):
     """A disk snapshot as oned numbers it, and its size in MiB."""

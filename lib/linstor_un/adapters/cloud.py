@@ -53,6 +53,14 @@ class Oned:
             for host in self._ask(parse_hosts, "the hosts", "one.hostpool.info")
         ]
 
+    def document(self, kind: str, number: int) -> str:
+        """Return a document as oned writes it, a datastore's with its template decrypted.
+
+        Arguments: kind, "vm", "image" or "datastore". Raises NotFound, Unreachable, TimedOut, Failed.
+        """
+        decrypted = (True,) if kind == "datastore" else ()
+        return self._ask(bytes.decode, f"{kind} {number}", f"one.{kind}.info", number, *decrypted)
+
     def version(self) -> str:
         """Return oned's version. Raises Unreachable, TimedOut, Failed."""
         return self._ask(bytes.decode, "its version", "one.system.version")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from functools import partial
+from typing import Callable, NamedTuple, Optional
 
-from ..errors import NotFound, Refused, Unsupported
+from ..errors import Exists, NotFound, Refused, Unsupported
 from ..inventory import Definition
-from ..naming import DefinitionName, VmDirectory, backup_definition, disk_in
+from ..naming import REVERTING, STATE, DefinitionName, VmDirectory, backup_definition, disk_in
 from ..onexml import Disk, Vm
-from ..placement import require_together
+from ..placement import half_made, require_together
 from ..settings import Settings
 from ..world import Controller, World
 from . import vm_disks, volumes
@@ -43,9 +44,12 @@ def ours(disk: Disk) -> bool:
     return disk.tm_mad in ("", vm_disks.TM_MAD)
 
 
-def subjects(world: World, vm: Vm, directory: VmDirectory, disk_ids: Sequence[int]) -> list[Subject]:
+def subjects(
+    world: World, vm: Vm, directory: VmDirectory, disk_ids: Sequence[int], *, halfway: bool = False
+) -> list[Subject]:
     """Return the disks with their volumes as they are.
 
+    Arguments: halfway, whether one may be between two states, for something else is written over it now.
     Raises NotFound for a disk or volume that is not there, Unsupported for a disk of another driver, Exists for a
     volume that is somebody else's, Refused for one that is incomplete or whose replicas differ.
     """
@@ -57,22 +61,39 @@ def subjects(world: World, vm: Vm, directory: VmDirectory, disk_ids: Sequence[in
         if definition is None:
             raise NotFound(f"{one.name}, the volume of disk {one.disk.id} of VM {vm.id}, does not exist on LINSTOR")
         vm_disks.require_owned(definition, one.disk, disk_in(directory, one.disk.id))
-        volumes.require_whole(definition)
-        volume = volumes.existing(definition, one.controller, one.settings)
+        if not (halfway and definition.props.get(STATE) == REVERTING):
+            volumes.require_whole(definition)
+        if definition.size is None:
+            raise Unsupported(f"{one.name} has no volume on LINSTOR; look at `linstor volume-definition list`")
+        volume = volumes.look(one.controller, one.name, one.settings, definition.size)
         require_together(volume.name, volume.replicas)
         found.append(Subject(*one, definition, volume, known.get(copy)))
     return found
 
 
-def clear(world: World, vm: Vm, directory: VmDirectory, disk_id: int, snapshot: str) -> None:
-    """Remove what an interrupted backup left of a disk on LINSTOR; nothing there is success."""
+def leftovers(
+    world: World, vm: Vm, directory: VmDirectory, disk_id: int, snapshot: str
+) -> list[Callable[[], None]]:
+    """Return what removes what an interrupted backup of a disk left on LINSTOR, to be done in this order.
+
+    A snapshot on ZFS goes after what was restored from it. Where nothing is left nothing changes.
+    """
     one = _asked(world, vm, directory, [disk_id])[0]
     copy = backup_definition(vm.id, disk_id)
     found = one.controller.definitions([one.name, copy])
+    steps: list[Callable[[], None]] = []
     if copy in found:
-        volumes.discard_half_made(world, one.controller, found[copy])
+        steps.append(partial(discard, world, one.controller, found[copy]))
     if one.name in found:
-        one.controller.delete_snapshot(one.name, snapshot)
+        steps.append(partial(one.controller.delete_snapshot, one.name, snapshot))
+    return steps
+
+
+def discard(world: World, controller: Controller, left: Definition) -> None:
+    """Delete a copy that an interrupted backup left. Raises Exists for a definition that is no such copy."""
+    if not half_made(left):
+        raise Exists(f"{left.name} exists, and no backup made it; remove or rename it on LINSTOR")
+    volumes.discard_half_made(world, controller, left)
 
 
 def _asked(world: World, vm: Vm, directory: VmDirectory, disk_ids: Sequence[int]) -> list[_Asked]:

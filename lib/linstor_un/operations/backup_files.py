@@ -81,8 +81,9 @@ def remove(world: World, spot: Place) -> None:
 def pack(world: World, spot: Place, source: Device, name: str, disk_id: int) -> None:
     """Write a device to `disk.N.0`: as large as was asked for, or all of it where something is beyond that.
 
-    Arguments: name, the volume that this is a backup of, for the sentence. A backup that is larger than its disk cannot become an image of the size that OpenNebula takes from the disk. Zero
+    A backup that is larger than its disk cannot become an image of the size that OpenNebula takes from the disk. Zero
     clusters are not in the file, so that what is thin stays thin.
+    Arguments: name, the volume that this is a backup of, for the sentence.
     """
     end = contents.measure(world, source).ends[0]
     length = copying.copied_length(end, end)

@@ -16,7 +16,7 @@ from ..naming import VM_ID, backup_definition, backup_snapshot
 from ..request.backups import BackupRequest
 from ..units import bytes_from_kib
 from ..world import Controller, World
-from . import attachments, backup_disks, backup_files, copies, guest, restored, snapshots, volumes
+from . import attachments, backup_disks, backup_files, copies, guest, restored, snapshots
 from .backup_disks import Subject
 from .backup_files import Place
 from .contents import Device
@@ -43,15 +43,22 @@ def postbackup(world: World, request: BackupRequest) -> str:
     with the next backup.
     """
     vm = request.vm
-    name = backup_snapshot(vm.id)
-    with world.locks.hold(name):
+    with world.locks.hold(backup_snapshot(vm.id)):
         with _told(world, vm.id):
             backup_files.remove(world, backup_files.place(world, request))
         for disk in vm.disks:
             if disk.id in request.disk_ids and backup_disks.ours(disk):
-                with _told(world, vm.id):
-                    backup_disks.clear(world, vm, request.directory, disk.id, name)
+                _clear(world, request, disk.id)
     return ""
+
+
+def _clear(world: World, request: BackupRequest, disk_id: int) -> None:
+    vm, steps = request.vm, []
+    with _told(world, vm.id):
+        steps = backup_disks.leftovers(world, vm, request.directory, disk_id, backup_snapshot(vm.id))
+    for step in steps:
+        with _told(world, vm.id):
+            step()
 
 
 @contextmanager
@@ -117,7 +124,7 @@ def _take(world: World, request: BackupRequest, found: Sequence[Subject]) -> Non
     name = backup_snapshot(request.vm.id)
     for one in found:
         if one.left is not None:
-            volumes.discard_half_made(world, one.controller, one.left)
+            backup_disks.discard(world, one.controller, one.left)
         if snapshots.named(one.controller, one.name, name) is not None:
             one.controller.delete_snapshot(one.name, name)
     names: dict[Controller, list[str]] = {}

@@ -86,15 +86,22 @@ def _require_room(size: Bytes, end: End) -> None:
         raise Refused(f"the image has {size} bytes, more than the {end.asked} of its volume; give a greater SIZE")
 
 
-def _stage_and_convert(world: World, found: Source, fetch: Command, target: Device, settings: Settings) -> None:
-    host = world.front_end.host(target.host)
+def stage(world: World, target: Device, settings: Settings) -> str:
+    """Make a directory beside a device for what is to be written to it; returns its path. It goes when all is done."""
     # The device's whole path: nothing else may be written to it now, so nobody else stages under this name.
     name = re.sub(r"[^A-Za-z0-9_-]", "_", target.path)[-100:]
     directory = os.path.join(settings.staging_dir, f"linstor_un-{name}.{os.urandom(8).hex()}")
-    staged = os.path.join(directory, "image")
     with world.undo.borrow(f"{target.host}:{directory}", _remove, world, target.host, directory):
-        make = Command(host, ["sh", "-c", _STAGE, "sh", settings.staging_dir, name, directory])
+        argv = ["sh", "-c", _STAGE, "sh", settings.staging_dir, name, directory]
+        make = Command(world.front_end.host(target.host), argv)
         world.hosts.run(make, seconds=_SHORT_SECONDS, doing=f"make {directory} for staging")
+    return directory
+
+
+def _stage_and_convert(world: World, found: Source, fetch: Command, target: Device, settings: Settings) -> None:
+    host = world.front_end.host(target.host)
+    directory = stage(world, target, settings)
+    staged = os.path.join(directory, "image")
     sent = _deliver(world, found, fetch, Command(host, [*copying.reception(staged, zero=True)]), target.size)
     # A server may give another image the second time: what is judged is what will be converted.
     read_head = Command(host, ["head", "-c", str(image_formats.HEAD_BYTES), "--", staged])
@@ -109,6 +116,27 @@ def _stage_and_convert(world: World, found: Source, fetch: Command, target: Devi
     plan = copying.conversion(staged, again.form, virtual, measured.ends[0], target.zero, measured.tools)
     apply_plan(world, target, plan, f"convert {found.path} to {target.path}")
     _remove(world, target.host, directory)
+
+
+def staged_backup(world: World, url: str, target: Device, settings: Settings) -> tuple[str, Bytes]:
+    """Fetch a disk's backup to the host of the device that it is for; returns the file and the size of what is in it.
+
+    Arguments: url, for OpenNebula's downloader, which puts the increments of a chain together.
+    Raises BadRequest, Unreachable, TimedOut, and Failed for one that is cut off, or is no whole qcow2 file.
+    """
+    host = world.front_end.host(target.host)
+    staged = os.path.join(stage(world, target, settings), "image")
+    fetch = download(world, url, settings, "", options=("--nodecomp",))
+    found = Source(url, url, b"", packed=False, exact=None)
+    sent = _deliver(world, found, fetch, Command(host, [*copying.reception(staged, zero=True)]), target.size)
+    read_head = Command(host, ["head", "-c", str(image_formats.HEAD_BYTES), "--", staged])
+    head = world.hosts.run(read_head, seconds=_SHORT_SECONDS, doing=f"read {staged}").stdout
+    found = found._replace(head=head.encode("utf-8", "surrogateescape"))
+    if found.form != "qcow2":
+        raise Failed(f"{url} is a {found.form} image, and backups of disks are qcow2 files")
+    image_formats.require_self_contained(found.form, found.head, url)
+    _require_whole(world, host, staged, found, sent)
+    return staged, _inside(world, Command(host, _info(found.form, staged)), url)
 
 
 def _require_whole(world: World, host: Optional[str], staged: str, found: Source, size: Bytes) -> None:

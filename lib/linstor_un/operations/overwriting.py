@@ -28,18 +28,25 @@ def overwrite(
     world: World, controller: Controller, subject: Subject, volume: Volume, known: Sequence[Snapshot], target: Snapshot
 ) -> None:
     """Write a snapshot over its closed volume. Arguments: known, the snapshots that there are."""
+    begin(world, controller, subject, volume, known)
+    _write_over(world, controller, subject, volume, target)
+    world.undo.give_back()
+    end(world, controller, subject, volume, {**subject.marks, **subject.reached})
+
+
+def begin(
+    world: World, controller: Controller, subject: Subject, volume: Volume, known: Sequence[Snapshot]
+) -> None:
+    """Keep what a closed volume holds, to fall back to, and take it from its VM: something is written over it now."""
     interrupted = subject.disk.props.get(STATE) == REVERTING
     _keep_what_is(world, controller, subject.name, known, interrupted)
     with world.undo.by(f"content and marks of {subject.name}", _put_back, world, controller, subject, volume):
         controller.mark(subject.name, {STATE: REVERTING})
     if subject.place:
         host_files.unlink(world, subject.place.host, subject.place.path)
-    _write_over(world, controller, subject, volume, target)
-    world.undo.give_back()
-    _end(world, controller, subject, volume, {**subject.marks, **subject.reached})
 
 
-def _end(world: World, controller: Controller, subject: Subject, volume: Volume, marks: Mapping[str, str]) -> None:
+def end(world: World, controller: Controller, subject: Subject, volume: Volume, marks: Mapping[str, str]) -> None:
     """The volume is whole: let the VM have it again, and the state go last. Arguments: marks, to be set with that."""
     if subject.place:
         place = subject.place
@@ -80,7 +87,7 @@ def _put_back(world: World, controller: Controller, subject: Subject, volume: Vo
         rollbacks.settle(world, controller, subject, volume, known)
     else:
         _write_over(world, controller, subject, volume, before)
-    _end(world, controller, subject, volume, {})
+    end(world, controller, subject, volume, {})
 
 
 def _write_over(world: World, controller: Controller, subject: Subject, volume: Volume, snapshot: Snapshot) -> None:
@@ -98,12 +105,12 @@ def _write_over(world: World, controller: Controller, subject: Subject, volume: 
         return
     bridge = attachments.choose_bridge(world, controller, subject.settings, [source, volume], subject.host).name
     with attachments.borrowed(world, controller, source, bridge) as origin:
-        with _reached(world, controller, volume, bridge, subject.host) as device:
+        with reached(world, controller, volume, bridge, subject.host) as device:
             contents.copy_device(world, Device(bridge, origin, length), Device(bridge, device, target))
 
 
 @contextmanager
-def _reached(world: World, controller: Controller, volume: Volume, node: str, host: str) -> Iterator[str]:
+def reached(world: World, controller: Controller, volume: Volume, node: str, host: str) -> Iterator[str]:
     """Reach the volume from a node; its attachment on the VM's own host is not given back, though its link is gone."""
     here = volume.on(node)
     if node == host and here is not None and here.usable:
@@ -116,4 +123,4 @@ def _reached(world: World, controller: Controller, volume: Volume, node: str, ho
 def tidy(world: World, controller: Controller, subject: Subject, volume: Volume) -> None:
     """End what an interrupted `overwrite` began, when the volume is whole again."""
     volumes.clear_restored(world, controller, subject.name)
-    _end(world, controller, subject, volume, {})
+    end(world, controller, subject, volume, {})

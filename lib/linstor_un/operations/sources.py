@@ -85,6 +85,12 @@ def download(world: World, word: str, settings: Settings, document: str, *, opti
     return Command(None, [*argv, word, "-"], env)
 
 
+def require_remote(url: str) -> None:
+    """Raise BadRequest for what is no URL that can be handed to the downloader."""
+    if _local(url) is not None:
+        raise BadRequest(f"{url!r} is a file of the front-end, and backups are fetched from their datastore")
+
+
 def hashes(md5: str, sha1: str) -> tuple[str, ...]:
     """Return the downloader's options for checksums. Raises BadRequest for what cannot be one."""
     options: list[str] = []

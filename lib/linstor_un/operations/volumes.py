@@ -125,7 +125,7 @@ def require_whole(definition: Definition) -> None:
         placement.fate(definition, {})
     state = definition.props.get(STATE)
     if state == REVERTING:
-        raise Refused(f"{definition.name} is half-way back to a snapshot, for its revert was interrupted; revert again")
+        raise Refused(f"{definition.name} is half-way back to a snapshot or backup, which was interrupted; repeat it")
     if state:
         raise Refused(f"{definition.name} is not complete (STATE={state}); its creation or deletion was interrupted")
 

@@ -6,7 +6,7 @@ import base64
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TypeVar
+from typing import Optional, TypeVar
 
 from lab.histories.model import (
     POWEROFF,
@@ -38,7 +38,7 @@ _LCM = {
     ("unsnapshot", RUNNING): 59, ("unsnapshot", POWEROFF): 53, ("unsnapshot", SUSPENDED): 56,
     ("resize", RUNNING): 62, ("resize", POWEROFF): 63, ("resize", UNDEPLOYED): 64,
     ("saveas", RUNNING): 26, ("saveas", POWEROFF): 27, ("saveas", SUSPENDED): 28, ("saveas", UNDEPLOYED): 67,
-    ("saveas", STOPPED): 68,
+    ("saveas", STOPPED): 68, ("backup", RUNNING): 69, ("backup", POWEROFF): 70,
 }  # fmt: skip
 # STATE and LCM_STATE of a VM to which nothing is done.
 _STATES = {RUNNING: (3, 3), STOPPED: (4, 0), SUSPENDED: (5, 0), POWEROFF: (8, 0), UNDEPLOYED: (9, 0)}
@@ -138,7 +138,7 @@ class Calls:
     def _publish(self, vm: Vm) -> None:
         self.site.documents.put(self._document(vm))
 
-    def _document(self, vm: Vm, what: object = None) -> str:
+    def _document(self, vm: Vm, what: object = None, backup: Optional[D.Values] = None) -> str:
         disks = [
             D.DiskDocument(
                 disk.number, disk.volume.size, disk.image.number if disk.image else None, clone=not disk.linked,
@@ -148,7 +148,7 @@ class Calls:
             for disk in vm.disks.values()
         ]
         state, lcm_state = _STATES[vm.state] if what is None else (3, _LCM[what])  # type: ignore[index]
-        return D.vm(vm.number, disks, records=vm.records, state=state, lcm_state=lcm_state)
+        return D.vm(vm.number, disks, records=vm.records, state=state, lcm_state=lcm_state, backup=backup)
 
     def _encoded(self, vm: Vm, what: object) -> str:
         return base64.b64encode(self._document(vm, what).encode()).decode()

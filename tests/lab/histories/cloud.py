@@ -8,7 +8,7 @@ import subprocess
 
 from lab.histories.calls import CallFailed, source
 from lab.histories.lives import Lives
-from lab.histories.model import BLOCK, RUNNING, Disk, Image, Vm, Volume, block
+from lab.histories.model import BLOCK, RUNNING, Disk, Image, Vm, Volume, block, differing
 from lab.oned import documents as D
 from lab.oned.answers import read_clone, read_cp, read_mkfs, read_monitor, read_nothing, read_stat
 from lab.site import IMAGES
@@ -152,6 +152,25 @@ class Cloud(Lives):
         self.site.documents.put(D.image(release, image.number, size=size, source=wanted))
         with self._during(vm, ("saveas", vm.state)):
             self._about(vm, disk, "cpds", wanted, snapshot)
+
+    def back_up(self, vm: Vm) -> None:
+        """Lay a VM's disks out for a backup datastore, look at what that finds, and tidy up."""
+        live = "_live" if vm.state == RUNNING else ""
+        disks = [disk for disk in vm.disks.values() if not disk.swap]
+        text = self._document(vm, ("backup", vm.state), {"MODE": "FULL", "FS_FREEZE": "TRY"})
+        numbers = ":".join(str(disk.number) for disk in disks)
+        words = (self._directory(vm), numbers, vm.name, "-", vm.number, vm.datastore)
+        self._tm(f"prebackup{live}", *words, stdin=text)
+        for disk in disks:
+            found = self._laid_out(vm, disk)
+            self._require((len(found), differing(disk.volume.blocks, found)), (disk.volume.size << 20, None))
+        self._tm(f"postbackup{live}", *words, stdin=text)
+
+    def _laid_out(self, vm: Vm, disk: Disk) -> bytes:
+        """Return the bytes of a disk that lie ready for a backup datastore."""
+        path = f"{self._directory(vm).partition(':')[2]}/backup/disk.{disk.number}.0"
+        script = 'qemu-img convert -f qcow2 -O raw "$1" /var/tmp/backup.raw && cat /var/tmp/backup.raw'
+        return self.site.hosts.run(vm.host, ["sh", "-c", script, "sh", path], text=False).stdout
 
     def _about(self, vm: Vm, disk: Disk, action: str, *words: object) -> None:
         """Call an action on a disk; the front-end has the disks of stored VMs."""

@@ -238,6 +238,32 @@ def _snapshots() -> list[Action]:
     ]
 
 
+def _backups() -> list[Action]:
+    """Return the actions that lay a running VM's, or one's that is off, disk out for a backup, and tidy up."""
+    there, copy = f"{SYSTEM_DIRECTORY}/{VM}", f"one-vm-{VM}-backup-0"
+    files = {(HOST, _path(0)): f"-> {device(DISK)}"}
+    own = scene.scene(_OWN_DISK, files=files)
+    laid_out = scene.scene(
+        replace(_OWN_DISK, snapshots=("snapshot-0", f"one-vm-{VM}-backup")),
+        scene.Volume(copy, {"VM_ID": str(VM), "STATE": "creating", "RUN": "killed"}, attached=(HOST,)),
+        files={**files, (HOST, f"{there}/backup/disk.0.0"): "x", (HOST, f"{there}/backup/vm.xml"): "y"},
+    )
+    changes = frozenset({DISK, copy, f"{there}/backup/"})
+
+    def action(name: str, state: int, setting: Scene, freeze: str = "NONE") -> Action:
+        config = {"MODE": "FULL", "FS_FREEZE": freeze, "LAST_INCREMENT_ID": -1}
+        text = documents.vm(VM, [DiskDocument(0, 12, SOURCE)], hosts=[HOST], lcm_state=state, backup=config)
+        words = (f"{HOST}:{there}", "0", DOMAIN, "-", str(VM), "101")
+        return Action(name, lambda site: site.oned.start_tm(name, *words, stdin=text), setting, changes, state=state)
+
+    return [
+        action("prebackup", 70, own),
+        action("prebackup_live", 69, replace(own, runs=True), "SUSPEND"),
+        action("postbackup", 70, laid_out),
+        action("postbackup_live", 69, replace(laid_out, runs=True)),
+    ]
+
+
 def actions() -> list[Action]:
     """Return all actions."""
     new, used = f"one-image-{NEW}", f"one-image-{PERSISTENT}"
@@ -296,6 +322,7 @@ def actions() -> list[Action]:
                frozenset({used, _LENT})),
         Action("resize", _tm("resize", _disk(0), 16, VM, 100), own, frozenset({DISK})),
         *_snapshots(),
+        *_backups(),
         *_moves(),
         *_live(),
         Action("tm monitor", lambda site: site.oned.start_monitor(site.system_datastore, vm_disks=True), own,

@@ -183,6 +183,9 @@ def _named(key: Key, text: str) -> bool:
     if kind == "file" and "/.linstor_un." in detail:
         # What the driver has of its own in a VM's directory is told by that directory.
         words[kind] = [detail.partition("/.linstor_un.")[0], f" on {owner}"]
+    if kind == "file" and "/backup/" in detail:
+        # What lies ready for a backup datastore is told by its directory.
+        words[kind] = [f"{detail.partition('/backup/')[0]}/backup", owner]
     inside = re.match(r"/var/lib/one/datastores/\d+/\d+(?=/)", detail)
     if kind == "file" and inside and re.search(rf"{inside[0]}(?![/\w])", text):
         # What is in a VM's directory is told by the directory.

@@ -72,6 +72,7 @@ def _install_stand_ins(frontend: Frontend) -> None:
         "datastore.conf": remotes / "etc/datastore/datastore.conf",
         "kvmrc": remotes / "etc/vmm/kvm/kvmrc",
         "config": frontend.var / "config",
+        "backup_ls": remotes / "datastore/rsync/ls",
     }
     for name, target in copies.items():
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -180,6 +180,12 @@ def _held_open(world: World, call: Call, before: Snapshot) -> Iterator[str]:
 
 
 @contextlib.contextmanager
+def _nothing(world: World, call: Call, before: Snapshot) -> Iterator[str]:
+    """Break nothing: what only tidies up does not fail."""
+    yield ""
+
+
+@contextlib.contextmanager
 def _hidden(path: Path) -> Iterator[None]:
     aside = path.with_name(path.name + ".aside")
     path.rename(aside)
@@ -194,6 +200,8 @@ _BREAKS: dict[str, _Break] = {
     **dict.fromkeys(("cp", "mkfs", "clone", "ln", "mkimage", "mkswap"), _no_placement),
     "snap_create": _refused("POST", r"/snapshots$|/snapshot/multi$"),
     "snap_create_live": _refused("POST", r"/snapshots$|/snapshot/multi$"),
+    "prebackup": _no_controller, "prebackup_live": _refused("POST", r"/snapshots$|/snapshot/multi$"),
+    **dict.fromkeys(("postbackup", "postbackup_live"), _nothing),
     "snap_delete": _refused("DELETE", "/snapshots/"), "resize": _refused("PUT", "/volume-definitions/"),
     "save_linstor_un": _no_hypervisor, "restore_linstor_un": _no_hypervisor,
     "cpds": _no_placement, "export": _no_controller,

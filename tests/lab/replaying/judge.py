@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from lab.replaying import (
+    backup_rules,
     checkpoint_rules,
     disk_rules,
     facts,
@@ -78,6 +79,8 @@ RULES: dict[tuple[str, str], Callable[[Case], None]] = {
     ("tm", "snap_delete"): snapshot_rules.snap_delete, ("tm", "snap_revert"): snapshot_rules.snap_revert,
     ("ds", "snap_delete"): snapshot_rules.snap_delete, ("ds", "snap_revert"): snapshot_rules.snap_revert,
     ("ds", "snap_flatten"): snapshot_rules.snap_flatten,
+    ("tm", "prebackup"): backup_rules.prebackup, ("tm", "prebackup_live"): backup_rules.prebackup,
+    ("tm", "postbackup"): backup_rules.postbackup, ("tm", "postbackup_live"): backup_rules.postbackup,
     ("vmm", "save_linstor_un"): checkpoint_rules.save, ("vmm", "restore_linstor_un"): checkpoint_rules.restore,
     ("tm", "resize"): volume_rules.resize, ("tm", "cpds"): volume_rules.cpds, ("ds", "export"): volume_rules.export,
 }

@@ -12,7 +12,7 @@ from lxml import etree
 
 from lab.hosts import account
 from lab.oned.recordings import Call, Recording
-from lab.replaying import contents, facts, lifecycle, virsh
+from lab.replaying import backup_rules, contents, facts, lifecycle, virsh
 from lab.replaying.facts import Disk, Place, Vm
 from lab.replaying.world import World
 
@@ -51,6 +51,9 @@ class Needs:
             self._context_files(call)
         if call.action == "restore_linstor_un" and vm:
             self._checkpoint(call, vm)
+        if call.driver == facts.LINSTOR_UN and call.action.startswith("prebackup"):
+            for disk in backup_rules.disks_of(call):
+                self._world.scribble(disk.definition)
         if call.driver == facts.LINSTOR_UN and call.action in _CONTENT_MATTERS:
             self._world.scribble(_definition(call, vm))
 

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 
 from lab.oned.recordings import Call
-from lab.replaying import facts
+from lab.replaying import backup_rules, facts
 from lab.replaying.snapshot import Snapshot
 from lab.replaying.world import World
 
@@ -29,6 +29,7 @@ def must_fail(world: World, call: Call, before: Snapshot) -> str:
         ("tm", "mv"): lambda: _never_made(world, call, before),
         **dict.fromkeys(_SNAPSHOT_ACTIONS, lambda: _no_snapshot(call, before)),
         ("tm", "resize"): lambda: _no_growth(call, before),
+        **dict.fromkeys([("tm", "prebackup"), ("tm", "prebackup_live")], lambda: _no_backup(call, before)),
         ("vmm", "restore_linstor_un"): lambda: _no_checkpoint(call, before),
         ("ds", "export"): lambda: _missing(facts.definition_of(facts.image_of(call).source), before),
     }
@@ -65,6 +66,13 @@ def _no_snapshot(call: Call, before: Snapshot) -> str:
     if known is None or number is None or number < 0:
         return _missing(definition, before)
     return "" if f"snapshot-{number}" in known.snapshots else f"snapshot {number} of {definition} does not exist"
+
+
+def _no_backup(call: Call, before: Snapshot) -> str:
+    if backup_rules.wants_changes(call):
+        return "the driver makes no backups of changes only"
+    missing = [_missing(disk.definition, before) for disk in backup_rules.disks_of(call)]
+    return next(filter(None, missing), "")
 
 
 def _no_checkpoint(call: Call, before: Snapshot) -> str:
