@@ -28,7 +28,10 @@ pytestmark = pytest.mark.slow
 SITE = {"pools": {"thin": "LVM_THIN", "thick": "LVM"}}
 RESTORE = 71
 OWN, IMAGE = "one-vm-7-disk-0", "one-image-6"
-DISKS = [D.DiskDocument(0, size=8, image=5), D.DiskDocument(1, size=8, image=6, clone=False, more={"PERSISTENT": "YES"})]
+DISKS = [
+    D.DiskDocument(0, size=8, image=5),
+    D.DiskDocument(1, size=8, image=6, clone=False, more={"PERSISTENT": "YES"}),
+]
 BACKUPS = Path("/var/lib/one/backups")
 DIRECTORY = "/var/lib/one/datastores/101/7"
 
@@ -55,7 +58,7 @@ def deployed(site: Site, disks: Optional[list[D.DiskDocument]] = None) -> None:
         write(site, name, f"guest's {name}".encode().ljust(8 * MIB, b"x"))
     site.documents.put(
         D.image(site.oned.release, 53, kind=6, size=16, DATASTORE_ID=104),
-        D.datastore(104, 3, tm_mad="-", RSYNC_HOST="server").replace("<DS_MAD>linstor_un<", "<DS_MAD>rsync<"),
+        D.datastore(104, 3, tm_mad="-", ds_mad="rsync"),
     )
 
 
@@ -103,7 +106,7 @@ def state(site: Site) -> dict[str, object]:
     found["links"] = [site.link("node3", 7, number) for number in (0, 1)]
     found["definitions"] = sorted(one.name for one in site.cluster.definitions.values())
     found["snapshots"] = [name for one in site.cluster.definitions.values() for name in one.snapshots]
-    found["files"] = site.hosts.run("node3", ["find", DIRECTORY, "/var/tmp"]).stdout
+    found["files"] = site.hosts.run("node3", ["sh", "-c", f"find {DIRECTORY} /var/tmp | sort"]).stdout
     return found
 
 
@@ -218,8 +221,8 @@ def test_without_snapshots_there_is_nothing_to_fall_back_to(site: Site) -> None:
 
 def test_a_disk_that_is_smaller_than_its_backup_is_left_alone(site: Site) -> None:
     deployed(site)
-    backed_up({0: b"", 1: bytes(64 * MIB) + b"end"})
-    refused(site, "disk 1 of the backup has 67108867 bytes".replace("867", "864"))
+    backed_up({0: b"", 1: bytes(64 * MIB)})
+    refused(site, "disk 1 of the backup has 67108864 bytes, more than the")
 
 
 def test_what_is_no_whole_qcow2_file_is_found_out_before_anything_is_written(site: Site) -> None:

@@ -29,7 +29,7 @@ FRONTEND = "frontend"
 ROOT = "/var/lib/one//datastores"
 # LCM_STATE by what is done, and to a VM in which state: DISK_RESIZE and DISK_RESIZE_POWEROFF, ...
 _LCM = {
-    "prolog": 1, "epilog": 11, "migrate": 4, "revert": 52, "lost": 60,
+    "prolog": 1, "epilog": 11, "migrate": 4, "revert": 52, "restore": 71, "lost": 60,
     "save_stop": 5, "save_suspend": 6, "save_migrate": 7, "boot_suspended": 21, "boot_stopped": 22, "boot_migrate": 35,
     "mv_saved": 8, "mv_stopped": 9, "mv_stop": 10, "mv_undeploy": 30, "mv_undeployed": 31,
     ("mv", POWEROFF): 43, ("mv", SUSPENDED): 45,

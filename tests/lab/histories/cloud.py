@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import re
 import subprocess
 
 from lab.histories.calls import CallFailed, source
 from lab.histories.lives import Lives
-from lab.histories.model import BLOCK, RUNNING, Disk, Image, Vm, Volume, block, differing
+from lab.histories.model import BLOCK, RUNNING, Blocks, Disk, Image, Vm, Volume, block, differing
 from lab.oned import documents as D
 from lab.oned.answers import read_clone, read_cp, read_mkfs, read_monitor, read_nothing, read_stat
-from lab.site import IMAGES
+from lab.site import IMAGES, VAR
+
+# An image that is a backup, and the datastore that has it.
+_BACKUP, _BACKUPS = 900, 104
 
 
 class Cloud(Lives):
@@ -165,6 +170,29 @@ class Cloud(Lives):
             found = self._laid_out(vm, disk)
             self._require((len(found), differing(disk.volume.blocks, found)), (disk.volume.size << 20, None))
         self._tm(f"postbackup{live}", *words, stdin=text)
+
+    def restore(self, vm: Vm, disk: Disk, blocks: Blocks) -> None:
+        """Write a backup with these blocks over a disk of a VM that is off."""
+        url, kept = f"rsync://{_BACKUPS}//0:abc//disk.{disk.number}.0", VAR / "backups"
+        kept.mkdir(exist_ok=True)
+        raw, file = kept / "raw", kept / hashlib.sha1(url.encode()).hexdigest()
+        with open(raw, "wb") as image:
+            image.truncate(disk.volume.size << 20)
+            for number, token in blocks.items():
+                image.seek(number * BLOCK)
+                image.write(block(token))
+        subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, file], check=True)
+        (kept / f"{_BACKUP}.-1.json").write_text(json.dumps({str(disk.number): url}))
+        for path in kept.iterdir():
+            path.chmod(0o644)
+        release = self.site.oned.release
+        self.site.documents.put(
+            D.image(release, _BACKUP, size=disk.volume.size, kind=6, DATASTORE_ID=_BACKUPS),
+            D.datastore(_BACKUPS, 3, tm_mad="-", ds_mad="rsync"),
+        )
+        with self._during(vm, "restore"):
+            self._tm("restore", self._directory(vm), vm.number, _BACKUP, -1, disk.number)
+            disk.volume.blocks = dict(blocks)
 
     def _laid_out(self, vm: Vm, disk: Disk) -> bytes:
         """Return the bytes of a disk that lie ready for a backup datastore."""

@@ -81,6 +81,7 @@ class Life:
             ("tm mvds, delete", self._detach),
             ("tm snap_create", lambda: self._off_and(lambda: cloud.snapshot(vm, self.disk))),
             ("tm prebackup, postbackup", lambda: cloud.back_up(vm)),
+            ("tm restore of a backup", lambda: cloud.restore(vm, self.disk, {3: 9001, 700: 9002})),
             ("tm cpds of a snapshot", lambda: self._save_as(6, 0)),
             ("tm mv, to another host", lambda: cloud.migrate(vm, "node3", SYSTEM + 1)),
             ("tm mv, to another datastore", lambda: cloud.migrate(vm, "node3", SYSTEM)),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
+import json
+import shutil
 import subprocess
 from base64 import b64encode
 from collections.abc import Callable, Mapping
@@ -31,7 +34,7 @@ from lab.matrix.stage import GUEST
 from lab.oned import documents
 from lab.oned.documents import DiskDocument
 from lab.oned.process import Running
-from lab.site import Site
+from lab.site import VAR, Site
 
 VERSION = "7.4.0"
 IMAGE_FILES = Path("/var/tmp/import")
@@ -98,6 +101,13 @@ def make_image_files() -> None:
     (IMAGE_FILES / "image.raw.gz").write_bytes(gzip.compress(raw.read_bytes(), 1))
     convert = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(IMAGE_FILES / "image.qcow2")]
     subprocess.run(convert, check=True, capture_output=True)
+    url = f"rsync://{scene.BACKUPS}//0:abc//backup/disk.0.0"
+    kept = VAR / "backups"
+    kept.mkdir(exist_ok=True)
+    shutil.copy(IMAGE_FILES / "image.qcow2", kept / hashlib.sha1(url.encode()).hexdigest())
+    (kept / f"{scene.BACKUP}.-1.json").write_text(json.dumps({"0": url}))
+    for path in kept.iterdir():
+        path.chmod(0o644)
     for path in IMAGE_FILES.iterdir():
         path.chmod(0o644)
 
@@ -239,7 +249,7 @@ def _snapshots() -> list[Action]:
 
 
 def _backups() -> list[Action]:
-    """Return the actions that lay a running VM's, or one's that is off, disk out for a backup, and tidy up."""
+    """Return the actions that lay a VM's disk out for a backup, tidy up, and write one over a disk."""
     there, copy = f"{SYSTEM_DIRECTORY}/{VM}", f"one-vm-{VM}-backup-0"
     files = {(HOST, _path(0)): f"-> {device(DISK)}"}
     own = scene.scene(_OWN_DISK, files=files)
@@ -261,6 +271,8 @@ def _backups() -> list[Action]:
         action("prebackup_live", 69, replace(own, runs=True), "SUSPEND"),
         action("postbackup", 70, laid_out),
         action("postbackup_live", 69, replace(laid_out, runs=True)),
+        Action("restore of a backup", _tm("restore", f"{HOST}:{there}", VM, scene.BACKUP, -1, 0), own,
+               frozenset({DISK, _path(0)}), (DISK, "image.raw"), state=71),
     ]
 
 

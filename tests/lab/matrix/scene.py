@@ -21,6 +21,8 @@ HOLDERS = ("node1", "node2")
 BRIDGE = "node3"
 OTHER_VM = 70
 SOURCE, PERSISTENT, DOOMED, NEW = 5, 6, 8, 9
+# An image that is a backup, and the datastore that has it.
+BACKUP, BACKUPS = 53, 104
 SYSTEM_DIRECTORY = "/var/lib/one/datastores/101"
 SECOND, SECOND_DIRECTORY = 102, "/var/lib/one/datastores/102"
 # It has another pool.
@@ -157,6 +159,8 @@ def furnish(site: Site, lcm_state: int, hosts: tuple[str, ...] = (HOST,), **attr
         documents.vm(VM, disks, hosts=hosts, context=4, lcm_state=lcm_state, snapshots=snapshots),
         documents.vm(OTHER_VM, others, hosts=[HOST], lcm_state=3),
         documents.image(site.oned.release, NEW, size=8),
+        documents.image(site.oned.release, BACKUP, size=8, kind=6, DATASTORE_ID=BACKUPS),
+        documents.datastore(BACKUPS, 3, tm_mad="-", ds_mad="rsync"),
     )
 
 

@@ -21,11 +21,14 @@ def _values(**attributes: Union[str, int]) -> str:
     return "".join(f"<{name}>{escape(str(value))}</{name}>" for name, value in attributes.items())
 
 
-def datastore(number: int, kind: int = 0, *, tm_mad: str = "linstor_un", **template: Union[str, int]) -> str:
-    """A datastore; `kind` is TYPE: 0 images, 1 system, 2 files. `template` are the attributes under TEMPLATE."""
+def datastore(
+    number: int, kind: int = 0, *, tm_mad: str = "linstor_un", ds_mad: str = "linstor_un",
+    **template: Union[str, int],
+) -> str:
+    """A datastore; `kind` is TYPE: 0 images, 1 system, 2 files, 3 backups. `template` is what is under TEMPLATE."""
     head = _values(
         ID=number, UID=0, GID=0, UNAME="oneadmin", GNAME="oneadmin", NAME=f"ds{number}",
-        DS_MAD="-" if kind == 1 else "linstor_un", TM_MAD=tm_mad, BASE_PATH=f"/var/lib/one//datastores/{number}",
+        DS_MAD="-" if kind == 1 else ds_mad, TM_MAD=tm_mad, BASE_PATH=f"/var/lib/one//datastores/{number}",
         TYPE=kind, DISK_TYPE=0 if kind == 1 else 2, STATE=0, TOTAL_MB=0, FREE_MB=0, USED_MB=0,
     )
     clusters = "<CLUSTERS><ID>0</ID></CLUSTERS><IMAGES></IMAGES>"

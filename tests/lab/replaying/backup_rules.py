@@ -1,4 +1,4 @@
-"""What a backup datastore finds after `prebackup`, and what is left of it after `postbackup`."""
+"""What a backup datastore finds after `prebackup`, what `postbackup` leaves, and what disks hold after `restore`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lxml import etree
 from lab.oned import answers
 from lab.oned.recordings import Call
 from lab.replaying import facts
-from lab.replaying.case import Case, still
+from lab.replaying.case import Case, attached_to, holds_content, kept, still
 from lab.replaying.contents import fingerprint
 from lab.replaying.facts import Disk
 from lab.replaying.snapshot_rules import quiet
@@ -76,6 +76,28 @@ def postbackup(case: Case) -> None:
     case.unless(not left, f"{left} are left on {spot.host}")
     for disk in disks_of(case.call):
         still(case, disk.definition)
+
+
+def restored_disks(call: Call) -> list[Disk]:
+    """Return the disks that a backup in place is written over."""
+    vm, only = facts.vm_of(call.vm_document), int(call.argv[4])
+    kinds = ("swap", "CDROM")
+    disks = vm.on_linstor() if vm else []
+    return [disk for disk in disks if disk.kind not in kinds and only in (-1, disk.number)]
+
+
+def restore(case: Case) -> None:
+    case.read(answers.read_nothing)
+    disks = restored_disks(case.call)
+    case.nothing_else_changed([disk.definition for disk in disks])
+    for disk in disks:
+        name, before = disk.definition, case.before.definitions[disk.definition]
+        after = kept(case, name)
+        if after is None:
+            continue
+        attached_to(case, name, before.attached)
+        case.unless(after.props == before.props, f"{name} has the properties {dict(after.props)}")
+        holds_content(case, name, case.world.backups[tuple(case.call.argv[2:4]), disk.number])
 
 
 def _run(*words: str) -> bytes:

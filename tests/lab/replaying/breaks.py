@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lab.hosts import account
 from lab.oned.recordings import Call
-from lab.replaying import facts
+from lab.replaying import backup_rules, facts
 from lab.replaying.snapshot import Snapshot
 from lab.replaying.world import World
 
@@ -108,6 +108,14 @@ def _one_disk_refused(world: World, call: Call, before: Snapshot) -> Iterator[st
 
 
 @contextlib.contextmanager
+def _one_disk_kept(world: World, call: Call, before: Snapshot) -> Iterator[str]:
+    """Let the controller change nothing of the last disk that a backup is written over, so that others are undone."""
+    name = backup_rules.restored_disks(call)[-1].definition
+    with world.linstor.refusing("POST|PUT", f"/{name}(/|$)"):
+        yield f"the controller changes nothing of {name}"
+
+
+@contextlib.contextmanager
 def _open_at_loser(world: World, call: Call, before: Snapshot) -> Iterator[str]:
     """Hold a disk open on the host that the guest is not on when its migration has ended."""
     vm, spots = facts.vm_of(call.vm_document), facts.places(call)
@@ -201,6 +209,7 @@ _BREAKS: dict[str, _Break] = {
     "snap_create": _refused("POST", r"/snapshots$|/snapshot/multi$"),
     "snap_create_live": _refused("POST", r"/snapshots$|/snapshot/multi$"),
     "prebackup": _no_controller, "prebackup_live": _refused("POST", r"/snapshots$|/snapshot/multi$"),
+    "restore": _one_disk_kept,
     **dict.fromkeys(("postbackup", "postbackup_live"), _nothing),
     "snap_delete": _refused("DELETE", "/snapshots/"), "resize": _refused("PUT", "/volume-definitions/"),
     "save_linstor_un": _no_hypervisor, "restore_linstor_un": _no_hypervisor,

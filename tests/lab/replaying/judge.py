@@ -81,6 +81,7 @@ RULES: dict[tuple[str, str], Callable[[Case], None]] = {
     ("ds", "snap_flatten"): snapshot_rules.snap_flatten,
     ("tm", "prebackup"): backup_rules.prebackup, ("tm", "prebackup_live"): backup_rules.prebackup,
     ("tm", "postbackup"): backup_rules.postbackup, ("tm", "postbackup_live"): backup_rules.postbackup,
+    ("tm", "restore"): backup_rules.restore,
     ("vmm", "save_linstor_un"): checkpoint_rules.save, ("vmm", "restore_linstor_un"): checkpoint_rules.restore,
     ("tm", "resize"): volume_rules.resize, ("tm", "cpds"): volume_rules.cpds, ("ds", "export"): volume_rules.export,
 }

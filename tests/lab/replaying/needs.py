@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import urllib.parse
+from dataclasses import replace
 from pathlib import Path
 from typing import Optional
 
@@ -54,6 +56,8 @@ class Needs:
         if call.driver == facts.LINSTOR_UN and call.action.startswith("prebackup"):
             for disk in backup_rules.disks_of(call):
                 self._world.scribble(disk.definition)
+        if call.driver == facts.LINSTOR_UN and call.kind == "tm" and call.action == "restore":
+            self._backup(call)
         if call.driver == facts.LINSTOR_UN and call.action in _CONTENT_MATTERS:
             self._world.scribble(_definition(call, vm))
 
@@ -155,6 +159,27 @@ class Needs:
         with open(self._world.linstor.path(saved.definition), "r+b") as file:
             file.write(image)
 
+    def _backup(self, call: Call) -> None:
+        """Let the backup datastore have the image that is restored, with bytes of its own for each disk."""
+        image, increment = call.argv[2:4]
+        listed = self._world.sources.backup_list(image, increment)
+        if listed.exists():
+            return
+        document = next((found for other in self._calls for found in [_image_document(other, image)] if found), "")
+        self._world.documents.put(document)
+        urls = {}
+        for disk in backup_rules.restored_disks(replace(call, argv=[*call.argv[:4], "-1"])):
+            url = f"rsync://104//{increment}:abc{image}//{image}/disk.{disk.number}.{increment}"
+            raw, packed = self._world.work / "raw", self._world.work / f"{image}-{increment}-{disk.number}.qcow2"
+            raw.unlink(missing_ok=True)
+            contents.write_pattern(raw, (disk.size or _DEFAULT_MIB) << 20, url)
+            subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, packed], check=True)
+            self._world.backups[(image, increment), disk.number] = contents.fingerprint(raw)
+            self._world.sources.publish(url, packed)
+            urls[str(disk.number)] = url
+        listed.write_text(json.dumps(urls))
+        listed.chmod(0o644)
+
     def _context_files(self, call: Call) -> None:
         for word in call.argv[:-3]:
             if word.startswith("/"):
@@ -186,6 +211,15 @@ class Needs:
                 if image.path == path and call.action == "cp" and image.size:
                     return image.size
         return _DEFAULT_MIB
+
+
+def _image_document(call: Call, number: str) -> str:
+    """Return the document of an image in the stdin of a call of a backup datastore, "" where there is none."""
+    if call.kind != "ds" or call.stdin_encoding != "base64-xml":
+        return ""
+    found = facts.payload(call).find("IMAGE")
+    same = found is not None and found.findtext("ID") == number
+    return etree.tostring(found, encoding="unicode") if found is not None and same else ""
 
 
 def _definition(call: Call, vm: Optional[Vm]) -> str:

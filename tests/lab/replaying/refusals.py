@@ -30,6 +30,7 @@ def must_fail(world: World, call: Call, before: Snapshot) -> str:
         **dict.fromkeys(_SNAPSHOT_ACTIONS, lambda: _no_snapshot(call, before)),
         ("tm", "resize"): lambda: _no_growth(call, before),
         **dict.fromkeys([("tm", "prebackup"), ("tm", "prebackup_live")], lambda: _no_backup(call, before)),
+        ("tm", "restore"): lambda: _no_disk(backup_rules.restored_disks(call), before),
         ("vmm", "restore_linstor_un"): lambda: _no_checkpoint(call, before),
         ("ds", "export"): lambda: _missing(facts.definition_of(facts.image_of(call).source), before),
     }
@@ -71,8 +72,11 @@ def _no_snapshot(call: Call, before: Snapshot) -> str:
 def _no_backup(call: Call, before: Snapshot) -> str:
     if backup_rules.wants_changes(call):
         return "the driver makes no backups of changes only"
-    missing = [_missing(disk.definition, before) for disk in backup_rules.disks_of(call)]
-    return next(filter(None, missing), "")
+    return _no_disk(backup_rules.disks_of(call), before)
+
+
+def _no_disk(disks: list[facts.Disk], before: Snapshot) -> str:
+    return next(filter(None, (_missing(disk.definition, before) for disk in disks)), "")
 
 
 def _no_checkpoint(call: Call, before: Snapshot) -> str:

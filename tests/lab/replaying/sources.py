@@ -38,6 +38,11 @@ class Sources:
             _place(file, Path(path))
         self.published[path] = file
 
+    def backup_list(self, image: str, increment: str) -> Path:
+        """Return the file in which the backup datastore's stand-in finds what a backup has."""
+        self._backups.mkdir(parents=True, exist_ok=True)
+        return self._backups / f"{image}.{increment}.json"
+
     @contextlib.contextmanager
     def withdrawn(self, path: str) -> Iterator[None]:
         """Let `path` lead nowhere for the length of the block."""
@@ -65,6 +70,8 @@ class Sources:
         """Withdraw everything and close the web servers."""
         for path in list(self.published):
             self.withdraw(path)
+        for listed in self._backups.glob("*.json"):
+            listed.unlink()
         for server in self._servers.values():
             server.shutdown()
             server.server_close()

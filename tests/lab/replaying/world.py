@@ -81,6 +81,8 @@ class World:
         self.loud: list[str] = []
         """The definitions whose bytes were kept by the present call while their guest could write."""
         volumes.at_moment = self._listen
+        self.backups: dict[tuple[tuple[str, ...], int], str] = {}
+        """What backups hold, by image and increment, and disk: the fingerprint."""
         self.source_fingerprints: dict[str, str] = {}
         self.source_sizes: dict[str, int] = {}
 
