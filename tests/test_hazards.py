@@ -11,7 +11,7 @@ from lab.controller import satellites
 from lab.controller.cluster import Cluster
 from lab.controller.faults import Fault
 from lab.controller.volumes import Content, NoVolumes
-from linstor_un.errors import Failed, NotEnoughSpace, NotFound, Refused, Unsupported
+from linstor_un.errors import Exists, Failed, NotEnoughSpace, NotFound, Refused, Unsupported
 from linstor_un.settings import Settings
 from linstor_un.units import Kib
 from test_controller_contract import MARK, SIZE, Stage, grow, sentence, simulated
@@ -282,6 +282,21 @@ def test_a_thick_volume_is_cloned_when_its_replicas_are_equal(thick: Stage) -> N
         lambda: thick.lin.clone(name, thick.name("copy"), thick.settings, {}, ()), Refused
     )
     assert len(requests(thick, "POST")) == before
+
+
+def test_snapshots_of_one_moment_are_all_taken_or_none(drbd: Stage) -> None:
+    names = [drbd.volume("a"), drbd.volume("b")]
+    assert drbd.simulator and drbd.lin.snapshots_at_once()
+    drbd.simulator.faults.add(Fault("lose_answer", method="POST", path="snapshot/multi"))
+    drbd.lin.snapshot_all(names, "snap")
+    assert [[one.name for one in drbd.lin.snapshots(name) if one.usable] for name in names] == [["snap"], ["snap"]]
+    drbd.lin.delete_snapshot(names[0], "snap")
+    sentence(lambda: drbd.lin.snapshot_all(names, "snap"), Exists)
+    assert not drbd.lin.snapshots(names[0]) and drbd.lin.snapshots(names[1])
+    entry = {"ret_code": -4611686018427387904 + 998, "message": "Creation of snapshot: TimeoutException"}
+    drbd.simulator.faults.add(Fault("refuse", method="POST", path="snapshot/multi", entries=[entry]))
+    sentence(lambda: drbd.lin.snapshot_all(names, "late"), Failed)
+    assert any(f"end that with `drbdadm resume-io {' '.join(names)}`" in line for line in drbd.trail.warned())
 
 
 def test_a_snapshot_that_failed_half_way_is_deleted_again(drbd: Stage) -> None:

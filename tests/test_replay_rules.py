@@ -15,7 +15,9 @@ POFF, COLD, DEAD, MOVED, FAILED, MIXED = (
 )
 KEPT, HANDED = "suspend_resume", "mixed-ssh-poweroff_suspend"
 SNAPPED, LIVE, GROWN, SAVED_AS = "disk_snapshot_poweroff", "disk_snapshot_live", "disk_resize", "disk_saveas"
+BACKED, RESTORED = "backup_cancel", "backup_restore"
 THERE = "/var/lib/one/datastores"
+LAID = f"{THERE}/101/61/backup"
 SPOILED = [
     (SNAPPED, "tm/linstor_un/snap_create", "rest DELETE one-vm-28-disk-0/snapshots/snapshot-0", "has the snapshots []"),
     (SNAPPED, "tm/linstor_un/snap_create", "mark one-vm-28-disk-0 Aux/one/SNAPSHOT_0/DISK_SIZE x", "says 'x' KiB"),
@@ -62,6 +64,18 @@ SPOILED = [
     (KEPT, "vmm/kvm/restore_linstor_un", f"ssh node1 rm {THERE}/101/12/disk.0", "disk.0 was link"),
     (HANDED, "vmm/kvm/save_linstor_un", "ssh node1 'echo less >/run/domains/.argv'", "the stock script got ['less']"),
     (HANDED, "vmm/kvm/save_linstor_un", "ssh node1 'echo less >/run/domains/.stdin'", "the stock script read b'less"),
+    (BACKED, "tm/linstor_un/prebackup_live", f"ssh node1 rm {LAID}/disk.1.0", "not ['disk.0.0', 'disk.1.0'"),
+    (BACKED, "tm/linstor_un/prebackup_live", f"ssh node1 touch {LAID}/disk.tpm", "has ['disk.0.0', "),
+    (BACKED, "tm/linstor_un/prebackup_live", f"ssh node1 'echo x >{LAID}/vm.xml'", "vm.xml is not the VM's document"),
+    (BACKED, "tm/linstor_un/prebackup_live", f"ssh node1 cp {LAID}/disk.0.0 {LAID}/disk.2.0", "has not the bytes of"),
+    (BACKED, "tm/linstor_un/prebackup_live", f"ssh node1 qemu-img resize -q {LAID}/disk.0.0 +1M", "bytes, the disk"),
+    (BACKED, "tm/linstor_un/prebackup_live", "snap one-vm-61-disk-0 left", "one-vm-61-disk-0 changed: snapshots"),
+    (BACKED, "tm/linstor_un/prebackup_live", "virsh node1 suspend one-61", "is paused on node1"),
+    (BACKED, "tm/linstor_un/postbackup_live", f"ssh node1 mkdir -p {LAID}", "are left on node1"),
+    (BACKED, "tm/linstor_un/postbackup_live", "write node1 one-vm-61-disk-0", "the bytes of one-vm-61-disk-0 changed"),
+    (RESTORED, "tm/linstor_un/restore", "write node1 one-vm-62-disk-0", "one-vm-62-disk-0 has not the right bytes"),
+    (RESTORED, "tm/linstor_un/restore", "snap one-vm-62-disk-0 before-revert", "snapshots of one-vm-62-disk-0 changed"),
+    (RESTORED, "tm/linstor_un/restore", f"ssh node1 rm {THERE}/101/62/disk.0", "disk.0 was link"),
     (SAVED_AS, "tm/linstor_un/cpds", "mark one-image-33 Aux/one/VM_ID 36", "carries ['Aux/one/VM_ID'] of the disk"),
 ]
 

@@ -41,6 +41,7 @@ _READ_BACK = (
     "a rollback's answer proves nothing and brings old marks back: all is read before and after it; readers, of whom "
     "LINSTOR does not tell, are looked for on each host with a device"
 )
+_FETCHED = "the backup is fetched, looked at and checked before the disk, of which a snapshot is kept, is written over"
 _OVER = "what was is kept, the snapshot is restored beside the volume and copied over it, and both go again"
 _DROPPED = "owner, and whether replicas differ, are looked at before"
 _LET_GO = "marks, openers and replicas are looked at first, and again right before the source lets go"
@@ -99,6 +100,11 @@ BUDGETS = {
     "image snap_revert": Budget(9, 3, 3, goal=(3, 0), reason=_READ_BACK),
     "image snap_revert, by a copy": Budget(18, 9, 4, goal=(3, 0), reason=f"{_READ_BACK}; {_OVER}"),
     "image snap_flatten": Budget(15, 3, 3, goal=(5, 0), reason=f"{_READ_BACK}; each snapshot goes by itself"),
+    "prebackup": Budget(2, 5, 1, goal=(2, 1)),
+    "prebackup_live": Budget(16, 6, 1, goal=(6, 1), reason=_MOMENT),
+    "postbackup": Budget(3, 1, 1, goal=(3, 1)),
+    "postbackup_live": Budget(3, 1, 1, goal=(3, 1)),
+    "restore of a backup": Budget(8, 14, 3, goal=(4, 1), reason=f"{_FETCHED}; readers are looked for on each host"),
     "mv disk": Budget(6, 2, 2, goal=(3, 2), reason=f"{_LET_GO}; its mark names its system datastore"),
     "mv disk to other pools": Budget(25, 4, 4, goal=(3, 2), reason=_BROUGHT),
     "mv disk to the front-end": Budget(4, 1, 1, goal=(3, 2), reason=_LET_GO),
