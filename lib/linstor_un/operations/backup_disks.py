@@ -13,7 +13,7 @@ from ..onexml import Disk, Vm
 from ..placement import half_made, require_together
 from ..settings import Settings
 from ..world import Controller, World
-from . import vm_disks, volumes
+from . import snapshots, vm_disks, volumes
 from .volumes import Volume
 
 
@@ -30,6 +30,12 @@ class Subject(NamedTuple):
     definition: Definition
     volume: Volume
     left: Optional[Definition]
+
+    def require_snapshots(self, host: str) -> None:
+        """Raise Refused or Unsupported where a snapshot of now cannot be taken. Arguments: host, the VM's."""
+        snapshots.require_takeable(self.controller, self.name, self.volume.replicas)
+        alone = "" if self.volume.replicated else host
+        snapshots.require_current(self.controller, self.name, self.volume.replicas, alone)
 
 
 class _Asked(NamedTuple):

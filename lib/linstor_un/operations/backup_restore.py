@@ -22,7 +22,7 @@ from ..onexml import parse_datastore, parse_image, parse_vm
 from ..request.backups import InPlaceRequest
 from ..units import Bytes, bytes_from_kib, kib_from_mib
 from ..world import Command, World
-from . import backup_disks, contents, importing, overwriting, removal, snapshots, sources, vm_disks
+from . import backup_disks, contents, importing, overwriting, removal, sources, vm_disks
 from .contents import Device
 from .rollbacks import Subject
 
@@ -143,7 +143,7 @@ def _require_writable(world: World, request: InPlaceRequest, found: list[backup_
                 f"undeploy the VM and deploy it again, turn it off, and retry"
             )
         # There would be nothing to fall back to.
-        snapshots.require_takeable(one.controller, one.name, one.volume.replicas)
+        one.require_snapshots(request.directory.host)
         removal.require_closed(world, one.volume, readers_on=hosts)
 
 

@@ -109,7 +109,7 @@ def _require_supported(world: World, request: BackupRequest, spot: Place) -> Non
 
 def _require_readable(one: Subject, request: BackupRequest, spot: Place, live: bool) -> None:
     if live:
-        snapshots.require_takeable(one.controller, one.name, one.volume.replicas)
+        one.require_snapshots(request.directory.host)
     else:
         copies.readable(one.volume)
     if not one.volume.replicated and spot.host != request.directory.host:

@@ -73,7 +73,7 @@ def take(
     placement.require_together(disk.name, replicas)
     require_takeable(controller, disk.name, replicas)
     alone = "" if any(DRBD in replica.layers for replica in replicas) else host
-    _require_current(controller, disk.name, replicas, alone)
+    require_current(controller, disk.name, replicas, alone)
     if _is_done(world, controller, disk, order):
         world.trail.info(f"snapshot {order.name} of {disk.name} was taken by an interrupted run")
         return
@@ -89,8 +89,10 @@ def take(
             raise Failed(f"{order.name} of {disk.name} was not taken on {alone}, where its VM writes, and nowhere else")
 
 
-def _require_current(controller: Controller, name: str, replicas: list[Replica], alone: str) -> None:
-    """LINSTOR leaves out nodes that are offline, and calls what the others have a success.
+def require_current(controller: Controller, name: str, replicas: Sequence[Replica], alone: str) -> None:
+    """Raise Refused where a snapshot would not have what was written.
+
+    LINSTOR leaves out nodes that are offline, and calls what the others have a success.
 
     Arguments: alone, the only host that has what the VM wrote, "" where DRBD keeps the replicas equal.
     """
