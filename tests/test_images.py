@@ -7,6 +7,9 @@ import subprocess
 from typing import Union
 
 import pytest
+from lab.controller import providers, satellites
+from lab.controller.cluster import Cluster, Resource, Volume
+from lab.controller.contents import content
 from lab.oned import documents as D
 from lab.oned.answers import Outcome, read_mkfs, read_stat
 from lab.site import Site
@@ -332,3 +335,22 @@ def test_an_image_whose_removal_was_refused_is_made_anew_and_not_taken_as_it_is(
     cp(site)
     assert identity(site, NAME) != before and marks(site, NAME) == {"IMAGE_ID": "5"}
     assert whole(site, NAME) == padded(DATA, whole(site, NAME))
+
+
+def test_a_volume_that_linstor_had_lost_track_of_is_not_taken_for_zeroes(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A controller that was killed may forget what it made last; made again, it is the old volume with its bytes."""
+    make = satellites._create
+
+    def take_over(cluster: Cluster, owner: Resource, volume: Volume, kind: str, size: int) -> None:
+        make(cluster, owner, volume, kind, size)
+        site.volumes.fill(content(owner, 0), "old", 8 * MIB)
+        providers.write_chunks(volume, 0, size - 1)
+        volume.allocated = providers.chunks_reported(volume)
+
+    monkeypatch.setattr(satellites, "_create", take_over)
+    name = datablock(site)
+    assert not any(whole(site, name))
+    name = cp(site, 6)
+    assert whole(site, name) == padded(DATA, whole(site, name))

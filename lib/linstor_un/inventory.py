@@ -46,7 +46,8 @@ class Replica(NamedTuple):
     openers. `in_use` is DRBD's word about read-write openers; it is None for stacks without DRBD, and
     read-only openers never show. `apart` is whether DRBD keeps it from another replica because both were
     written to while they did not see each other (StandAlone). `sees` is whether DRBD has a connection to each of the
-    other nodes that it tells about. `uuid` tells it from a later one on that node.
+    other nodes that it tells about. `uuid` tells it from a later one on that node. `allocated` is what its data takes
+    in its pool, None where LINSTOR does not tell.
     """
 
     node: str
@@ -59,6 +60,7 @@ class Replica(NamedTuple):
     apart: bool = False
     sees: Mapping[str, bool] = MappingProxyType({})
     uuid: str = ""
+    allocated: Optional[Kib] = None
 
     @property
     def diskful(self) -> bool:

@@ -37,8 +37,10 @@ def replica(item: Mapping[str, Any]) -> Replica:
     layers: list[str] = []
     layer = item.get("layer_object")
     top = layer
+    storage: Mapping[str, Any] = {}
     while layer:
         layers.append(layer.get("type", ""))
+        storage = layer.get("storage") or storage
         layer = next(iter(layer.get("children") or ()), None)
     state = item.get("state")
     peers = ((top or {}).get("drbd") or {}).get("connections") or {}
@@ -53,7 +55,16 @@ def replica(item: Mapping[str, Any]) -> Replica:
         uuid=str(item.get("uuid", "")),
         apart=any(peer.get("message") == "StandAlone" for peer in peers.values()),
         sees={node: peer["connected"] for node, peer in peers.items() if isinstance(peer.get("connected"), bool)},
+        allocated=_allocated(storage),
     )
+
+
+def _allocated(storage: Mapping[str, Any]) -> Optional[Kib]:
+    for volume in storage.get("storage_volumes") or ():
+        if volume.get("volume_number", 0) == 0:
+            size = volume.get("allocated_size_kib", -1)
+            return Kib(size) if size >= 0 else None
+    return None
 
 
 def _device(name: str, top: Optional[Mapping[str, Any]]) -> Optional[str]:
