@@ -307,6 +307,21 @@ def test_a_disk_that_is_open_is_not_backed_up_as_if_it_were_off(site: Site) -> N
     nothing_left(site)
 
 
+@pytest.mark.parametrize(("action", "state"), [("prebackup", POWEROFF), ("prebackup_live", RUNNING)])
+def test_without_drbd_the_replica_that_the_vm_wrote_to_is_backed_up(site: Site, action: str, state: int) -> None:
+    site.datastores(STORAGE_POOL="thin", LAYER_LIST="storage", REPLICA_COUNT=2)
+    disks = [DISKS[0]]
+    site.documents.put(D.vm(7, disks, hosts=["node2"]))
+    cp(site, 5)
+    done(site.oned.tm("clone", site.source_word(5), site.disk_word("node2", 7, 0), 7, 100))
+    with site.volumes.settled(Content(OWN, 0, "node2")).open("r+b") as file:
+        file.write(b"of the guest")
+    bridge = document(state, "node2", disks, LAST_BRIDGE="node1")
+    assert "node1 has not what VM 7 wrote on node2" in failed(call(site, action, bridge, "node2", "0"))
+    done(call(site, action, document(state, "node2", disks), "node2", "0"))
+    assert unpacked(site, 0, "node2").startswith(b"of the guest")
+
+
 def test_a_volume_that_is_somebody_elses_is_left_alone(site: Site) -> None:
     deployed(site)
     site.rest("PUT", f"/v1/resource-definitions/{OWN}", {"override_props": {"Aux/one/VM_ID": "70"}})
@@ -379,6 +394,14 @@ def test_what_a_killed_backup_left_goes_with_the_next_call(site: Site, at: str, 
     done(call(site, "postbackup_live", document(RUNNING)))
     nothing_left(site)
     as_before(site)
+
+
+def test_what_a_killed_backup_left_of_a_disk_goes_with_the_disk(site: Site) -> None:
+    deployed(site)
+    started(site, "snapshot-restore-resource", Running.kill).wait(60)
+    site.documents.put(D.vm(7, DISKS, hosts=["node3"], lcm_state=11))
+    done(site.oned.tm("delete", site.disk_word("node3", 7, 0), 7, 100))
+    assert {one.name for one in site.cluster.definitions.values()} == {"one-image-5", IMAGE}
 
 
 def test_a_rerun_does_not_take_the_killed_ones_snapshots_for_its_own(site: Site) -> None:

@@ -76,7 +76,10 @@ def restore(world: World, request: InPlaceRequest) -> str:
     urls = _urls(world, request, document)
     numbers = sorted(int(key) for key in urls if key != _TPM)
     with world.locks.hold(backup_snapshot(vm.id)), ExitStack() as held:
-        found = backup_disks.subjects(world, vm, request.directory, numbers, halfway=True)
+        found = [
+            one._replace(volume=removal.reporting(world, one.controller, one.volume))
+            for one in backup_disks.subjects(world, vm, request.directory, numbers, halfway=True)
+        ]
         held.enter_context(world.locks.hold(*(one.name for one in found)))
         _require_writable(world, request, found)
         fetched = [_fetch(world, request, one, urls[str(one.disk.id)]) for one in found]

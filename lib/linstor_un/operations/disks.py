@@ -15,6 +15,7 @@ from ..naming import (
     WRITTEN_ON,
     DiskPlace,
     VmDirectory,
+    backup_definition,
     checkpoint_definition,
     definition_of_source,
     disk_definition,
@@ -176,7 +177,9 @@ def delete(world: World, request: DeleteRequest) -> str:
     with world.locks.hold(name):
         settings = vm_disks.settings_of(world, place, request.datastore_id)
         controller = world.connect(settings)
-        removed = removal.remove(world, controller, name, vm_disks.marks(place), settings, unattended=True)
+        beside = [backup_definition(place.vm_id, place.disk_id)]
+        marks = vm_disks.marks(place)
+        removed = removal.remove(world, controller, name, marks, settings, unattended=True, beside=beside)
         if settings.clone_mode == "snapshot" and disk is not None and disk.source:
             _drop_origin(controller, definition_of_source(disk.source), name)
         host_files.unlink(world, place.host, place.path)

@@ -29,14 +29,19 @@ def remove(
     settings: Settings,
     *,
     unattended: bool = False,
+    beside: Sequence[str] = (),
 ) -> Optional[Definition]:
     """Delete a definition with its replicas and all its snapshots; absent is success. Returns what it was.
 
     Arguments: unattended, LINSTOR may end it later, when a machine that is off is back: nobody repeats this call,
-    and nobody wants the content. Raises Exists when its marks say it is somebody else's, InUse when it is open or
-    may be, naming the node, Failed when a node keeps LINSTOR from finishing.
+    and nobody wants the content; beside, copies of its snapshots that a killed action may have left.
+    Raises Exists when its marks say it is somebody else's, InUse when it is open or may be, naming the node, Failed
+    when a node keeps LINSTOR from finishing.
     """
-    found = controller.definitions([name]).get(name)
+    known = controller.definitions([name, *beside])
+    for left in (known[one] for one in beside if one in known):
+        _drop_copy(world, controller, left)
+    found = known.get(name)
     if found is None:
         return None
     other = "" if placement.half_made(found) else placement.contradiction(found, marks)
@@ -52,6 +57,15 @@ def remove(
                 controller.mark(name, {STATE: DELETING})
         raise
     return found
+
+
+def _drop_copy(world: World, controller: Controller, left: Definition) -> None:
+    """Delete what no action has completed. Nobody looks for it again, but it is not what is to be removed."""
+    if placement.half_made(left):
+        try:
+            volumes.discard_half_made(world, controller, left)
+        except DriverError as error:
+            world.trail.warn(f"left behind: {left.name} ({error})")
 
 
 def _remove(world: World, controller: Controller, found: Definition, settings: Settings, unattended: bool) -> None:
