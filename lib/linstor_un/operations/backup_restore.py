@@ -20,7 +20,7 @@ from ..errors import Failed, NotFound, Refused, Unsupported
 from ..naming import DiskPlace, backup_snapshot, disk_in
 from ..onexml import parse_datastore, parse_image, parse_vm
 from ..request.backups import InPlaceRequest
-from ..units import Bytes, bytes_from_kib, kib_from_mib
+from ..units import Bytes, bytes_from_kib
 from ..world import Command, World
 from . import backup_disks, contents, importing, overwriting, removal, sources, vm_disks
 from .contents import Device
@@ -162,8 +162,7 @@ def _fetch(world: World, request: InPlaceRequest, one: backup_disks.Subject, url
         )
     own = one.disk.clone is not False or one.disk.persistent
     marks = vm_disks.marks(place) if own else {}
-    least = kib_from_mib(one.disk.size) if one.disk.size else one.volume.size
-    return _Fetched(one, Subject(one.definition, one.settings, marks, (), least, place), file, size)
+    return _Fetched(one, Subject(one.definition, one.settings, marks, (), one.volume.size, place), file, size)
 
 
 def _write(world: World, each: _Fetched) -> None:
