@@ -44,8 +44,8 @@ def prebackup(case: Case) -> None:
     if not case.unless(found == wanted, f"{directory} has {sorted(found)}, not {sorted(wanted)}"):
         return
     place = case.world.host_path(spot.host, directory)
-    text = base64.b64decode((place / "vm.xml").read_bytes()).decode()
-    case.unless(text == case.call.stdin, "vm.xml is not the VM's document")
+    wanted_text = base64.b64encode(case.call.stdin.encode())
+    case.unless(b"".join((place / "vm.xml").read_bytes().split()) == wanted_text, "vm.xml is not the VM's document")
     for disk in disks:
         _holds(case, place / f"disk.{disk.number}.0", disk)
         still(case, disk.definition)
