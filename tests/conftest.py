@@ -15,19 +15,28 @@ from lab.site import Site
 
 # A file stays with one worker: the longest ones come first, so that none of them is alone at the end.
 _LONGEST = (
-    "test_histories",
     "test_live_migration",
+    "test_histories",
     "test_migration",
-    "test_replay_rules",
-    "test_snap_revert",
     "test_checkpoints",
-    "test_lab_guests",
     "test_replay",
+    "test_replay_rules",
+    "test_versions",
+    "test_snap_revert",
+    "test_backups",
+    "test_lab_guests",
     "test_saveas",
-    "test_guest_saving",
     "test_moving",
     "test_relocation",
-    "test_moving_directories",
+    "test_hazards_actions",
+    "test_guest",
+    "test_disks",
+    "test_host_failure",
+    "test_backup_restore",
+    "test_controller_contract",
+    "test_budget",
+    "test_image_snapshots",
+    "test_chaos",
 )
 
 
