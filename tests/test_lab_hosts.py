@@ -437,12 +437,12 @@ def test_what_runs_contained_has_its_exit_code_and_its_own_processes() -> None:
 @pytest.mark.usefixtures("hosts")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_what_runs_contained_ends_with_it(number: signal.Signals) -> None:
-    marker = f"1{os.getpid()}.{int(number)}"
+    marker = f"1{os.getpid():06}.{int(number)}"
     process = contained("sh", "-c", f"setsid sleep {marker} & echo up; exec sleep {marker}")
     assert process.stdout is not None and process.stdout.readline() == "up\n"
     process.send_signal(number)
     process.stdout.close()
-    process.wait()
+    process.wait(60)
 
     def still() -> list[str]:
         found = []

@@ -206,17 +206,33 @@ def _be_init(argv: list[str]) -> NoReturn:
         kernel.die_with_parent(signal.SIGKILL)
         kernel.mount("proc", "/proc", "proc")
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True, env={"PATH": SBIN_PATH})
-        command = subprocess.Popen(argv)
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda received, _: command.send_signal(received))
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        code = _reap_until(command.pid)
+        code = _reap_until(_start(argv).pid)
     except OSError as error:
         print(f"cannot run {argv[0]} in a namespace of its own: {error}", file=sys.stderr)
     finally:
         with contextlib.suppress(OSError):
             sys.stderr.flush()
         os._exit(code)
+
+
+def _start(argv: list[str]) -> subprocess.Popen[bytes]:
+    """Start the command, which gets the signals of process 1: also one of now, which without a handler would be lost."""
+    early: list[int] = []
+    command: Optional[subprocess.Popen[bytes]] = None
+
+    def forward(number: int, _: object) -> None:
+        if command is None:
+            early.append(number)
+        else:
+            command.send_signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, forward)
+    command = subprocess.Popen(argv)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in early:
+        command.send_signal(number)
+    return command
 
 
 def _reap_until(wanted: int) -> int:
