@@ -216,7 +216,7 @@ def _be_init(argv: list[str]) -> NoReturn:
 
 
 def _start(argv: list[str]) -> subprocess.Popen[bytes]:
-    """Start the command, which gets the signals of process 1: also one of now, which without a handler would be lost."""
+    """Start the command, which gets process 1's signals: also one of now, which without a handler would be lost."""
     early: list[int] = []
     command: Optional[subprocess.Popen[bytes]] = None
 
