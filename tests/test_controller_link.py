@@ -283,7 +283,7 @@ def test_a_token_is_sent_over_tls_only(
 
 @pytest.mark.parametrize("content", ["", "two words", "a\r\nHost: evil", "\u00e4"])
 def test_a_file_without_a_token_is_refused(controller: ScriptedController, tmp_path: Path, content: str) -> None:
-    (tmp_path / "token").write_text(content, encoding="utf-8", newline="")
+    (tmp_path / "token").write_bytes(content.encode())
     text = sentence(linstor(f"127.0.0.1:{controller.port}", token_file=str(tmp_path / "token")).nodes, BadRequest)
     assert "holds no token" in text
 

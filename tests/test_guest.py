@@ -226,7 +226,7 @@ class Virsh:
 
 @contextmanager
 def _public(tmp_path: Path) -> Iterator[Path]:
-    for directory in [tmp_path, *tmp_path.parents[:3]]:
+    for directory in [tmp_path, *list(tmp_path.parents)[:3]]:
         os.chmod(directory, os.stat(directory).st_mode | 0o055)
     yield tmp_path
 

@@ -206,7 +206,11 @@ _PROCESSES: list[tuple[str, list[str], bytes]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("action", "argv", "stdin"), _PROCESSES)
+# A test's name is in its environment, where a MiB of it has no room.
+_NAMES = [f"{number}-{process[0]}" for number, process in enumerate(_PROCESSES)]
+
+
+@pytest.mark.parametrize(("action", "argv", "stdin"), _PROCESSES, ids=_NAMES)
 def test_a_process_ends_with_one_sentence_and_code_2(
     tmp_path: Path, action: str, argv: list[str], stdin: bytes
 ) -> None:
