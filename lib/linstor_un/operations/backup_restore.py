@@ -26,8 +26,8 @@ from . import backup_disks, contents, importing, overwriting, removal, sources, 
 from .contents import Device
 from .rollbacks import Subject
 
-# A backup datastore asks its server what there is.
-_LISTING_SECONDS = 300.0
+# A backup datastore asks its server what there is, and sends the few KiB of a TPM.
+_SERVER_SECONDS = 300.0
 _SECONDS = 60.0
 # IMAGE/TYPE of a backup.
 _BACKUP = "6"
@@ -114,7 +114,7 @@ def _urls(world: World, request: InPlaceRequest, document: str) -> dict[str, str
     argv = [listing, "-i", "-1" if request.increment is None else str(request.increment)]
     action = f"<DS_DRIVER_ACTION_DATA>{store_document}{document}{image_document}</DS_DRIVER_ACTION_DATA>"
     doing = f"list what backup {request.image_id} has"
-    said = world.hosts.run(Command(None, argv), seconds=_LISTING_SECONDS, stdin=action.encode(), doing=doing).stdout
+    said = world.hosts.run(Command(None, argv), seconds=_SERVER_SECONDS, stdin=action.encode(), doing=doing).stdout
     listed = _listed(said, doing)
     wanted = {key: url for key, url in listed.items() if request.disk_id is None or key == str(request.disk_id)}
     if not wanted:
@@ -182,7 +182,7 @@ def _fetch_tpm(world: World, first: _Fetched, url: str) -> str:
     fetch = sources.download(world, url, first.found.settings, "", options=("--nodecomp",))
     host = world.front_end.host(first.place.host)
     doing = f"fetch {url}"
-    world.hosts.pipe(fetch, Command(host, ["dd", f"of={file}", "status=none"]), seconds=_LISTING_SECONDS, doing=doing)
+    world.hosts.pipe(fetch, Command(host, ["dd", f"of={file}", "status=none"]), seconds=_SERVER_SECONDS, doing=doing)
     return file
 
 

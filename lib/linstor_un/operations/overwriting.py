@@ -72,7 +72,7 @@ def _forget(controller: Controller, name: str) -> None:
     """Delete the snapshot of before, but not where it is needed still."""
     found = controller.definitions([name]).get(name)
     if found is not None and found.props.get(STATE) == REVERTING:
-        raise Failed("kept to fall back to; revert again")
+        raise Failed("kept to fall back to; repeat what failed")
     controller.delete_snapshot(name, BEFORE_REVERT)
 
 
@@ -81,7 +81,7 @@ def _put_back(world: World, controller: Controller, subject: Subject, volume: Vo
     known = controller.snapshots(subject.name)
     before = next((one for one in known if one.name == BEFORE_REVERT), None)
     if before is None:
-        raise Failed("it is back at the snapshot, but not all was tidied up; revert again")
+        raise Failed("its new content is complete, but not all was tidied up; repeat what failed")
     if not controller.rolls_back_to_any() or volume.layers == (DRBD, STORAGE):
         rollbacks.exchange(world, controller, volume, BEFORE_REVERT)
         rollbacks.settle(world, controller, subject, volume, known)

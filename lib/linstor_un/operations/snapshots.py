@@ -86,7 +86,10 @@ def take(
     if alone:
         taken = named(controller, disk.name, order.name)
         if taken is None or alone not in taken.nodes:
-            raise Failed(f"{order.name} of {disk.name} was not taken on {alone}, where its VM writes, and nowhere else")
+            raise Failed(
+                f"{order.name} of {disk.name} was not taken on {alone}, and without DRBD no other node has what its VM "
+                f"wrote; retry when {alone} is online in `linstor node list`"
+            )
 
 
 def require_current(controller: Controller, name: str, replicas: Sequence[Replica], alone: str) -> None:
