@@ -380,10 +380,17 @@ def test_a_rerun_waits_for_a_save_that_libvirt_goes_on_with(site: Site, guests: 
     """Where not even the host could call it off: then the memory is complete in the end, and that is success."""
     with stuck_save(site, guests) as running:
         running.kill(signal.SIGSTOP)
-        for pid, argv in site.hosts.processes("node1").items():
-            if argv[0] in ("sh", "timeout", "virsh") or argv[0].endswith("/sh"):
+        shells = [
+            pid
+            for pid, argv in sorted(site.hosts.processes("node1").items())
+            if argv[0] in ("sh", "timeout", "virsh") or argv[0].endswith("/sh")
+        ]
+        # None may see the end of another: they stop first, and the children go before those that started them, for
+        # the kernel wakes a stopped group with SIGHUP when nobody outside has a child in it any more.
+        for number, order in ((signal.SIGSTOP, shells), (signal.SIGKILL, shells[::-1])):
+            for pid in order:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(pid, number)
         running.kill(signal.SIGKILL)
         running.wait()
         before = identity(site, CHECKPOINT)

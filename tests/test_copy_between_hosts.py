@@ -126,26 +126,25 @@ def test_a_full_pool_on_the_other_host_is_a_failure(
 def test_a_connection_that_breaks_in_the_middle_is_a_failure_and_no_reason_to_begin_again(
     volumes: LoopVolumes, lab: Hosts
 ) -> None:
-    source, target = filled(volumes, 400 * MIB, 400 * MIB)
-
-    def writers() -> list[int]:
-        return [pid for pid, argv in lab.processes("node2").items() if argv[:1] == ["dd"]]
+    source, target = filled(volumes)
 
     def break_it() -> None:
-        assert eventually(lambda: bool(writers()))
-        for pid in writers():
-            os.kill(pid, signal.SIGSTOP)
+        assert eventually(lambda: writers(lab))
         for pid, argv in lab.processes("node2").items():
             if argv[0].startswith("sshd") and "oneadmin" in argv[0]:
                 os.kill(pid, signal.SIGKILL)
-        for pid in writers():
+        for pid in writers(lab):
             os.kill(pid, signal.SIGKILL)
 
+    lab.hold_tools("node2", "dd")
     breaker = threading.Thread(target=break_it)
     breaker.start()
-    with pytest.raises(DriverError, match="the connection from node1 to node2 broke"):
-        in_driver(lambda world: copy_device(world, source, target))
-    breaker.join()
+    try:
+        with pytest.raises(DriverError, match="the connection from node1 to node2 broke"):
+            in_driver(lambda world: copy_device(world, source, target))
+    finally:
+        breaker.join()
+        lab.hold_tools("node2")
 
 
 def test_images_come_from_the_front_end_to_a_host_and_nothing_stays_staged(volumes: LoopVolumes, lab: Hosts) -> None:
@@ -164,22 +163,26 @@ def test_images_come_from_the_front_end_to_a_host_and_nothing_stays_staged(volum
 
 
 def test_a_killed_driver_leaves_no_copy_running(volumes: LoopVolumes, lab: Hosts) -> None:
-    size = 400 * MIB
-    volumes.create(DISK, size)
-    source = volumes.attach(DISK, "node1", None)
-    volumes.create(COPY, size)
-    target = volumes.attach(COPY, "node2", None)
+    source, target = filled(volumes, 400 * MIB, 400 * MIB)
+    lab.hold_tools("node2", "dd")
     pid = os.fork()
     if pid == 0:
         hosts = SshHosts(become_oneadmin())
         world = make_world(Path("/var/lib/one"), names=("frontend",))._replace(hosts=hosts)
-        copy_device(world, Device("node1", source, Bytes(size)), Device("node2", target, Bytes(size)))
+        copy_device(world, source, target)
         os._exit(0)
+    try:
+        assert eventually(lambda: writers(lab))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        for writer in writers(lab):
+            os.kill(writer, signal.SIGCONT)
+        assert eventually(lambda: not writers(lab) and not any(a[0] == "dd" for a in lab.processes("node1").values()))
+    finally:
+        lab.hold_tools("node2")
 
-    def copying(node: str) -> bool:
-        return any(argv[:1] == ["dd"] for argv in lab.processes(node).values())
 
-    assert eventually(lambda: copying("node2"))
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    assert eventually(lambda: not copying("node1") and not copying("node2"))
+def writers(lab: Hosts) -> list[int]:
+    """Return the processes of node2 that are dd, or the script that holds it."""
+    running = lab.processes("node2").items()
+    return [pid for pid, argv in running if any(word.startswith("/usr/bin/dd") for word in argv)]

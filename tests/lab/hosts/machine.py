@@ -51,7 +51,7 @@ class Machine:
         self.pid = 0
         self._mac = f"02:00:00:00:01:{number + 1:02x}"
         self._holder: Optional[subprocess.Popen[bytes]] = None
-        self._hidden: list[str] = []
+        self._covered: list[str] = []
         self._refusals: Optional[Refusals] = None
 
     @property
@@ -130,7 +130,7 @@ class Machine:
             assert stream is not None
             stream.close()
         self._holder.wait(_PATIENCE)
-        self._holder, self.pid, self._hidden = None, 0, []
+        self._holder, self.pid, self._covered = None, 0, []
         if self._refusals is not None:
             self._refusals.close()
             self._refusals = None
@@ -197,27 +197,43 @@ class Machine:
 
     def hide_tools(self, *tools: str) -> None:
         """Let programs be "not found" and all others be there."""
-        for directory in self._hidden:
+        # a device 0, 0 is the kernel's mark for "deleted" in the upper layer of an overlay
+        self._cover(tools, lambda _, upper: os.mknod(upper, stat.S_IFCHR, 0))
+
+    def hold_tools(self, *tools: str) -> None:
+        """Let programs stop before their first step, until SIGCONT, and all others run as ever."""
+
+        def lay(tool: Path, upper: Path) -> None:
+            shutil.copy2(tool, f"{upper}.held")
+            upper.write_text(f'#!/bin/sh\nkill -STOP $$\nexec {tool}.held "$@"\n')
+            upper.chmod(0o755)
+
+        self._cover(tools, lay)
+
+    def _cover(self, tools: Sequence[str], lay: Callable[[Path, Path], object]) -> None:
+        """Lay overlays over the directories of some programs, in place of those of before.
+
+        Arguments:
+            lay: is called with each program and its place in an overlay's upper layer, and puts there what is seen.
+        """
+        for directory in self._covered:
             self.enter(["umount", "-l", directory], "root", True)
-        self._hidden = []
+        self._covered = []
         for directory in _TOOL_DIRECTORIES:
             here = [tool for tool in tools if os.path.lexists(f"{directory}/{tool}")]
-            if here and not os.path.islink(directory):
-                self._cover(directory, here)
-
-    def _cover(self, directory: str, tools: list[str]) -> None:
-        """Lay an overlay over a directory that has the kernel's mark for "deleted" in place of some names."""
-        # its /run hides the base from the host: what it is to mount must lie in a directory that it sees
-        name = f"hidden-{time.monotonic_ns()}"
-        layer = self.base / "tmp" / name
-        for kind in ("upper", "work"):
-            (layer / kind).mkdir(parents=True)
-        os.chmod(layer / "upper", stat.S_IMODE(os.stat(directory).st_mode))
-        for tool in tools:
-            os.mknod(layer / "upper" / tool, stat.S_IFCHR, 0)
-        options = f"lowerdir={directory},upperdir=/tmp/{name}/upper,workdir=/tmp/{name}/work"
-        self.enter(["mount", "-t", "overlay", "-o", options, "hidden", directory], "root", True)
-        self._hidden.append(directory)
+            if not here or os.path.islink(directory):
+                continue
+            # its /run hides the base from the host: what it is to mount must lie in a directory that it sees
+            name = f"covered-{time.monotonic_ns()}"
+            layer = self.base / "tmp" / name
+            for kind in ("upper", "work"):
+                (layer / kind).mkdir(parents=True)
+            os.chmod(layer / "upper", stat.S_IMODE(os.stat(directory).st_mode))
+            for tool in here:
+                lay(Path(directory, tool), layer / "upper" / tool)
+            options = f"lowerdir={directory},upperdir=/tmp/{name}/upper,workdir=/tmp/{name}/work"
+            self.enter(["mount", "-t", "overlay", "-o", options, "covered", directory], "root", True)
+            self._covered.append(directory)
 
 
 def environment(user: str) -> dict[str, str]:

@@ -154,6 +154,10 @@ class Hosts:
         """Let programs be "command not found" on a running host; without names all are there again."""
         self._hosts[name].hide_tools(*tools)
 
+    def hold_tools(self, name: str, *tools: str) -> None:
+        """Let programs stop, as by SIGSTOP, before their first step on a running host; without names all run again."""
+        self._hosts[name].hold_tools(*tools)
+
     def refusals(self, name: str) -> Refusals:
         """Return what decides which devices a running host may not open (it holds for all processes there).
 
