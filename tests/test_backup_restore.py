@@ -244,28 +244,83 @@ def test_what_is_no_whole_qcow2_file_is_found_out_before_anything_is_written(sit
     [
         Fault("refuse", path=f"{IMAGE}/snapshots"),
         Fault("refuse", method="PUT", path=f"{IMAGE}$"),
-        Fault("refuse", method="DELETE", path=f"{IMAGE}/snapshots/before-revert"),
+        Fault("refuse", method="DELETE", path=f"{OWN}/snapshots/before-revert"),
     ],
     ids=["snapshot", "mark", "end"],
 )
-def test_a_failure_with_the_second_disk_brings_the_first_one_back(site: Site, fault: Fault) -> None:
+def test_a_failure_brings_all_disks_back(site: Site, fault: Fault) -> None:
     deployed(site)
-    backed_up({0: content(0), 1: content(1)})
+    backed_up({0: content(0), 1: content(1)}, tpm=True)
+    site.hosts.run("node3", ["sh", "-c", f"mkdir {DIRECTORY}/tpm && echo new >{DIRECTORY}/tpm/state"])
     before = state(site)
     site.controller.faults.add(fault)
     outcome = restore(site)
+    assert outcome.code == 1, outcome.stderr
+    assert state(site) == before and sealed(site) == "new\n"
     site.controller.faults.clear()
-    assert outcome.code in (1, 3), outcome.stderr
-    if outcome.code == 1:
-        assert state(site) == before
-    else:
-        assert f"left behind: content and marks of {OWN}" in outcome.stderr
+    restored_anew(site)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("refuse", method="DELETE", path=f"{IMAGE}/snapshots/before-revert"),
+        Fault("refuse", method="PUT", path=f"{IMAGE}$", at=2),
+    ],
+    ids=["snapshot", "mark"],
+)
+def test_what_cannot_be_tidied_up_behind_one_disk_leaves_all_as_they_are_in_the_backup(
+    site: Site, fault: Fault
+) -> None:
+    """The way back of the first disk is gone then: one disk of before beside one of the backup would be neither."""
+    deployed(site)
     data = {number: content(number) for number in (0, 1)}
+    backed_up(data, tpm=True)
+    site.hosts.run("node3", ["sh", "-c", f"mkdir {DIRECTORY}/tpm && echo new >{DIRECTORY}/tpm/state"])
+    site.controller.faults.add(fault)
+    outcome = restore(site)
+    assert outcome.code == 3 and f"content and marks of {OWN} (its new content is complete" in outcome.stderr
+    assert f"{OWN} (kept" not in outcome.stderr
+    assert holds(site, data) and sealed(site) == "sealed"
+    site.controller.faults.clear()
+    restored_anew(site)
+
+
+def test_a_failure_after_a_restore_that_was_killed_at_its_end_leaves_what_that_one_restored(site: Site) -> None:
+    deployed(site)
+    data, there = {number: content(number) for number in (0, 1)}, []
+
+    def kill() -> None:
+        there[0].kill()
+
     backed_up(data)
+    meanwhile(site, "DELETE", f"{OWN}/snapshots/before-revert", kill)
+    there.append(start(site))
+    assert there[0].wait(60).code == 255 and holds(site, data)
+    backed_up({number: content(number) for number in (0, 1)})
+    site.controller.faults.add(Fault("refuse", method="DELETE", path=f"{OWN}/snapshots/before-revert"))
+    failed(restore(site))
+    assert holds(site, data)
+    site.controller.faults.clear()
+    restored_anew(site)
+
+
+def holds(site: Site, data: Mapping[int, bytes]) -> bool:
+    return all(whole(site, name) == padded(data[number], whole(site, name)) for number, name in enumerate((OWN, IMAGE)))
+
+
+def sealed(site: Site) -> str:
+    return site.hosts.run("node3", ["sh", "-c", f"cat {DIRECTORY}/tpm/*"]).stdout
+
+
+def restored_anew(site: Site) -> None:
+    """A restore of another backup is what it is without the run before, and that one has left nothing."""
+    data = {number: content(number) for number in (0, 1)}
+    backed_up(data, tpm=True)
     done(restore(site))
-    for number, name in enumerate((OWN, IMAGE)):
-        assert whole(site, name) == padded(data[number], whole(site, name))
-    assert state(site)["snapshots"] == []
+    after = state(site)
+    assert holds(site, data) and after["snapshots"] == [] and sealed(site) == "sealed"
+    assert [name.rpartition("/")[2] for name in str(after["files"]).split() if "linstor_un" in name] == []
 
 
 @pytest.mark.parametrize("kill", [Running.kill, lambda running: os.kill(running.script, 15)], ids=["KILL", "TERM"])

@@ -2,8 +2,8 @@
 
 FETCH     every disk's file to the VM's host, where it is looked at: nothing of the VM is touched yet
 WRITE     per disk: a snapshot of now, `before-revert`; `STATE=reverting`; the VM's link goes; the file over the disk
-END       per disk: the link is back, the snapshot of before goes, then STATE
-FAILED    back to the snapshots of before
+END       the links are back, then the snapshots of before go, and then STATE, of all disks
+FAILED    back to the snapshots of before, as long as all of them are there
 KILLED    the state stays, so that a rerun begins again, with the first run's snapshots to fall back to
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -64,6 +65,11 @@ class _Fetched(NamedTuple):
         assert self.subject.place is not None
         return self.subject.place
 
+    def over(self) -> overwriting.Over:
+        """Return what is written over."""
+        controller = self.found.controller
+        return overwriting.Over(controller, self.subject, self.found.volume, controller.snapshots(self.subject.name))
+
 
 def restore(world: World, request: InPlaceRequest) -> str:
     """Write a backup over a VM's disks, which keep their sizes; what is beyond the backup is zero then.
@@ -84,13 +90,14 @@ def restore(world: World, request: InPlaceRequest) -> str:
         _require_writable(world, request, found)
         fetched = [_fetch(world, request, one, urls[str(one.disk.id)]) for one in found]
         tpm = _fetch_tpm(world, fetched[0], urls[_TPM]) if _TPM in urls else ""
-        for each in fetched:
+        together = [each.over() for each in fetched]
+        for number, each in enumerate(fetched):
+            overwriting.begin(world, together, number)
             _write(world, each)
         if tpm:
-            _exchange_tpm(world, request, tpm)
+            _exchange_tpm(world, request, tpm, together)
         world.undo.give_back()
-        for each in fetched:
-            overwriting.end(world, each.found.controller, each.subject, each.found.volume, each.subject.marks)
+        overwriting.end(world, together)
         if tpm:
             argv = ["rm", "-rf", "--one-file-system", "--", f"{request.directory.path}/.linstor_un.tpm.before"]
             _run(world, request, argv, "remove the TPM state of before")
@@ -166,9 +173,7 @@ def _fetch(world: World, request: InPlaceRequest, one: backup_disks.Subject, url
 
 
 def _write(world: World, each: _Fetched) -> None:
-    controller, volume, host = each.found.controller, each.found.volume, each.place.host
-    known = controller.snapshots(volume.name)
-    overwriting.begin(world, controller, each.subject, volume, known)
+    volume, host = each.found.volume, each.place.host
     target = Device(host, volume.device(host), bytes_from_kib(volume.size), volume=volume.name)
     measured = contents.measure(world, target)
     end = measured.ends[0]
@@ -186,13 +191,16 @@ def _fetch_tpm(world: World, first: _Fetched, url: str) -> str:
     return file
 
 
-def _exchange_tpm(world: World, request: InPlaceRequest, file: str) -> None:
+def _exchange_tpm(
+    world: World, request: InPlaceRequest, file: str, together: Sequence[overwriting.Over]
+) -> None:
     doing = f"bring back the TPM state of VM {request.directory.vm_id}"
-    with world.undo.by(f"TPM state of VM {request.directory.vm_id}", _put_tpm_back, world, request):
+    with world.undo.by(f"TPM state of VM {request.directory.vm_id}", _put_tpm_back, world, request, together):
         _run(world, request, ["sh", "-c", _EXCHANGE_TPM, "sh", file, request.directory.path], doing)
 
 
-def _put_tpm_back(world: World, request: InPlaceRequest) -> None:
+def _put_tpm_back(world: World, request: InPlaceRequest, together: Sequence[overwriting.Over]) -> None:
+    overwriting.require_return(together)
     _run(world, request, ["sh", "-c", _PUT_TPM_BACK, "sh", request.directory.path], "put the TPM state back")
 
 

@@ -44,7 +44,7 @@ def revert(world: World, controller: Controller, subject: Subject, number: int) 
         return
     rollbacks.roll_back(world, controller, subject, volume, known, target.name)
     if interrupted:
-        overwriting.tidy(world, controller, subject, volume)
+        overwriting.tidy(world, overwriting.Over(controller, subject, volume, known))
 
 
 def _target(disk: Definition, known: Sequence[Snapshot], number: int) -> Snapshot:
