@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Optional
 
 PROJECT = Path(__file__).resolve().parent.parent
 LIST = PROJECT / "tests/mutants.md"
@@ -69,25 +70,26 @@ class Copy:
             return f"the old text occurs {whole.count(mutant.old)} times"
         file.write_text(whole.replace(mutant.old, mutant.new), encoding="utf-8")
         try:
-            code = self._test("-x", mutant.test).returncode
+            code = self._test("-x", mutant.test, seconds=_SECONDS).returncode
+        except subprocess.TimeoutExpired:
+            return f"no verdict: the test did not end within {_SECONDS:.0f} s"
         finally:
             file.write_text(whole, encoding="utf-8")
         return {0: "survived", 1: "killed"}.get(code, f"no verdict: pytest ended with {code}")
 
     def passing(self, tests: set[str]) -> set[str]:
         """Return those of the tests that run and succeed here while nothing is broken."""
-        said = self._test("-rA", *sorted(tests)).stdout.splitlines()
+        side_by_side = ("-n", str(WORKERS), "--dist", "loadfile")
+        said = self._test("-rA", *side_by_side, *sorted(tests)).stdout.splitlines()
 
         def ended(word: str, test: str) -> bool:
             return any(line.startswith(f"{word} {test}") for line in said)
 
         return {test for test in tests if ended("PASSED", test) and not ended("FAILED", test)}
 
-    def _test(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def _test(self, *words: str, seconds: Optional[float] = None) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", *words]
-        return subprocess.run(
-            argv, cwd=self.directory, capture_output=True, text=True, timeout=_SECONDS, check=False
-        )
+        return subprocess.run(argv, cwd=self.directory, capture_output=True, text=True, timeout=seconds, check=False)
 
 
 def run(mutants: Sequence[Mutant]) -> list[str]:

@@ -210,7 +210,7 @@ class Hosts:
         _AGENT.unlink(missing_ok=True)
         serve = ["ssh-agent", "-D", "-a", str(_AGENT)]
         self._agent = subprocess.Popen(serve, stdout=subprocess.DEVNULL, **self.as_oneadmin())
-        until(_AGENT.exists, "ssh-agent")
+        until(lambda: _listens(_AGENT), "ssh-agent")
         subprocess.run(["ssh-add", "-q", str(ssh / "id_ed25519")], check=True, **self.as_oneadmin())
 
     def _neighbour(self, name: str, command: str) -> None:
@@ -222,6 +222,12 @@ class Hosts:
 
 def _ip(*commands: str) -> None:
     subprocess.run(["ip", "-batch", "-"], input="\n".join(commands), text=True, check=True, env={"PATH": SBIN_PATH})
+
+
+def _listens(path: Path) -> bool:
+    """Return whether somebody answers at a socket: its file is there before that."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        return caller.connect_ex(str(path)) == 0
 
 
 def _await_port(address: str, port: int) -> None:
