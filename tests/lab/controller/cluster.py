@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 import uuid
@@ -360,3 +361,14 @@ class Cluster:
             "exception_message": message, "text": f"ERROR REPORT {name}\n\nReported error:\n{message}\n",
         })
         return name
+
+
+def at_once(event: Callable[..., None]) -> Callable[..., None]:
+    """Let something happen to a cluster between two requests, and not in the middle of one that is still handled."""
+
+    @functools.wraps(event)
+    def happen(cluster: Cluster, *words: Any, **options: Any) -> None:
+        with cluster.lock:
+            event(cluster, *words, **options)
+
+    return happen

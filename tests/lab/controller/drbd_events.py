@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Optional
 
 from . import satellites
-from .cluster import Cluster, Resource
+from .cluster import Cluster, Resource, at_once
 from .drbd_kernel import has_quorum, linked, notice
 
 
@@ -21,6 +21,7 @@ def close_device(cluster: Cluster, name: str, node: str) -> None:
     cluster.openers.pop((name.upper(), node.upper()), None)
 
 
+@at_once
 def cut(cluster: Cluster, name: str) -> None:
     """Take the network of a node away: its satellite is offline, its DRBD peers lose it."""
     satellites.go_offline(cluster, name)
@@ -36,6 +37,7 @@ def cut(cluster: Cluster, name: str) -> None:
                 other.outdated.add(name.upper())
 
 
+@at_once
 def kill(cluster: Cluster, name: str) -> None:
     """Let a machine die: as `cut`, and whoever held a device open there is gone."""
     cut(cluster, name)
@@ -43,6 +45,7 @@ def kill(cluster: Cluster, name: str) -> None:
         del cluster.openers[key]
 
 
+@at_once
 def join(cluster: Cluster, name: str) -> None:
     """Give the network of a node back.
 

@@ -7,7 +7,7 @@ from typing import Callable, Optional
 
 from . import drbd, drbd_placing, providers
 from .answers import CREATED, DELETED, ERROR, MODIFIED, VOLUME, Answer, Hang
-from .cluster import Cluster, Definition, Resource, Volume, milliseconds
+from .cluster import Cluster, Definition, Resource, Volume, at_once, milliseconds
 from .contents import content
 
 GRANULARITY = "StorDriver/internal/AllocationGranularity"
@@ -279,6 +279,7 @@ def is_gone(cluster: Cluster, owner: Resource) -> bool:
                 and not any(volume.size for volume in owner.volumes.values()))
 
 
+@at_once
 def go_offline(cluster: Cluster, name: str) -> None:
     """Stop the satellite of a node. What it reported (in_use, capacities) is forgotten; devices stay."""
     node = cluster.nodes[name.upper()]
@@ -286,6 +287,7 @@ def go_offline(cluster: Cluster, name: str) -> None:
     node.evict_at = milliseconds() + 3600 * 1000
 
 
+@at_once
 def come_back(cluster: Cluster, name: str, caught_up: bool = True) -> None:
     """Start the satellite again. Without `caught_up` it is ONLINE but busy until somebody waits for it."""
     node = cluster.nodes[name.upper()]
