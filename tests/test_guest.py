@@ -160,7 +160,7 @@ def test_a_guest_without_an_agent_is_suspended_and_resumed(deaf: Guests, var: Pa
 def test_a_guest_that_was_paused_before_stays_paused(deaf: Guests, var: Path) -> None:
     deaf.virsh("node1", "suspend", NAME)
     driver = Driver(var, "node1")
-    assert driver.line() == "still" and driver.go_on() == "done"
+    assert (driver.line(), driver.go_on()) == ("still", "done")
     assert deaf.reason("node1", NAME) == "paused (user)"
 
 
