@@ -24,7 +24,7 @@ BIN_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/games"
 _TOOL_DIRECTORIES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 _PATIENCE = 10.0
 
-# The key exchange that OpenSSH 9 prefers takes more of the processor than all the rest of a short action.
+# The key exchange that OpenSSH 9 prefers takes more of the processor than all the rest of a connection.
 _SSHD = """\
 Port 22
 KexAlgorithms curve25519-sha256
