@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import sys
+import traceback
 from pathlib import Path
 
 from lab.controller.features import RELEASES
@@ -45,15 +46,20 @@ _TAIL = """
 
 
 def lived(pair: Pair) -> tuple[Pair, list[Step]]:
-    """Return how each step of the life ended under a pair of releases."""
+    """Return how each step of the life ended under a pair of releases; a lab that breaks ends its own pair alone."""
     one, linstor = pair
-    with Site(one, linstor) as site, Guests(site.hosts) as guests:
-        guests.start()
-        life = Life(site, guests)
-        try:
-            return pair, list(life.live())
-        finally:
-            life.close()
+    steps: list[Step] = []
+    try:
+        with Site(one, linstor) as site, Guests(site.hosts) as guests:
+            guests.start()
+            life = Life(site, guests)
+            try:
+                steps.extend(life.live())
+            finally:
+                life.close()
+    except Exception:
+        steps.append(Step("the lab", 0, [traceback.format_exc()]))
+    return pair, steps
 
 
 def table(found: dict[Pair, list[Step]]) -> str:
