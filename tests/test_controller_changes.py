@@ -42,6 +42,7 @@ from scripted_controller import (
 MARKS = {"Aux/one/IMAGE_ID": "7", "Aux/one/RUN": "me"}
 RD = "/v1/resource-definitions"
 SNAPSHOT = 0x1000000 | 0x0C0000
+THIN = Settings(storage_pools=("thin",))
 GROUP = {"name": "rg", "select_filter": {"place_count": 2}}
 
 
@@ -266,7 +267,7 @@ def test_a_list_with_one_existing_replica_is_sent_again_without_it(bench: Bench)
     info = {"ret_code": (1 << 62) | 10008, "message": "already exists"}
     bench.says(f"POST {RD}/one/resources", Answer(201, [info]), Answer(201, [success()]))
     bench.has("one", resource("one", "a"))
-    bench.lin().add_replicas("one", ["a", "b"], Settings(storage_pools=("thin",)))
+    bench.lin().add_replicas("one", ["a", "b"], THIN)
     bodies = [[item["resource"]["node_name"] for item in body] for _, body in bench.server.asked("POST")]
     assert bodies == [["a", "b"], ["b"]]
 
@@ -274,7 +275,7 @@ def test_a_list_with_one_existing_replica_is_sent_again_without_it(bench: Bench)
 def test_a_replica_on_an_offline_node_is_no_success(bench: Bench) -> None:
     bench.says(f"POST {RD}/one/resources", Answer(201, [success(), warning(1002, "No active connection")]))
     bench.has("one", resource("one", "a"), {**resource("one", "b"), "state": None})
-    text = sentence(lambda: bench.lin().add_replicas("one", ["a", "b"], Settings()), Failed)
+    text = sentence(lambda: bench.lin().add_replicas("one", ["a", "b"], THIN), Failed)
     assert "b got no replica" in text and "a, b got" not in text
 
 
@@ -289,7 +290,8 @@ def test_the_first_configured_pool_that_a_node_has_is_taken(bench: Bench) -> Non
     lin.add_replicas("one", ["a", "b"], settings)
     ((_, body),) = bench.server.asked("POST")
     assert [item["resource"]["props"]["StorPoolName"] for item in body] == ["fast", "slow"]
-    assert "node c has none" in sentence(lambda: lin.add_replicas("one", ["c"], settings), NotFound)
+    refusal = sentence(lambda: lin.add_replicas("one", ["c"], settings), NotFound)
+    assert "node c has no storage pool of fast slow" in refusal
 
 
 def test_without_drbd_a_device_is_only_where_a_replica_is(bench: Bench) -> None:
@@ -659,7 +661,7 @@ ACTS: dict[str, tuple[str, Callable[[LinstorController], Any]]] = {
     "define": (f"POST {RD}$", lambda lin: lin.define("one", Settings(), MARKS)),
     "add_volume": (f"POST {RD}/one/volume-definitions", lambda lin: lin.add_volume("one", Kib(65536))),
     "place": (f"POST {RD}/one/autoplace", lambda lin: lin.place("one", Settings(replica_count=2))),
-    "add_replicas": (f"POST {RD}/one/resources", lambda lin: lin.add_replicas("one", ["a", "b"], Settings())),
+    "add_replicas": (f"POST {RD}/one/resources", lambda lin: lin.add_replicas("one", ["a", "b"], THIN)),
     "attach": (f"POST {RD}/one/resources/b/make", lambda lin: lin.attach("one", "b", Settings(), ["DRBD"])),
     "delete": (f"DELETE {RD}/one", lambda lin: lin.delete("one")),
     "mark": (f"PUT {RD}/one", lambda lin: lin.mark("one", MARKS, ["Aux/x"])),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from lab.controller import satellites
 from lab.oned import documents
@@ -78,6 +80,92 @@ def test_node_list_is_where_replicas_always_are(site: Site) -> None:
 def test_node_list_is_topped_up_to_the_replica_count(site: Site) -> None:
     assert made(site, NODE_LIST="node3", REPLICA_COUNT=2, STORAGE_POOL="thin").count("node3") == 1
     assert len(site.holders(DISK)) == 2
+
+
+def pools_of(site: Site) -> dict[str, str]:
+    """Return the pool of each replica of VM 7's disk by node."""
+    found = site.definition(DISK)
+    assert found
+    return {r.node: str(r.props["StorPoolName"]) for r in found.resources.values() if not r.diskless}
+
+
+def test_node_list_leaves_the_pool_to_the_group(site: Site) -> None:
+    """Where nobody names a pool LINSTOR takes DfltStorPool, whatever it is."""
+    for node in ("node1", "node2", "node3"):
+        site.cluster.add_pool(node, "DfltStorPool", "LVM_THIN", 1 << 40)
+    site.group("ssds", place_count=2, storage_pool_list=["ssd"])
+    made(site, NODE_LIST="Node1 node3", RESOURCE_GROUP="ssds")
+    assert pools_of(site) == {"node1": "ssd", "node3": "ssd"}
+
+
+def test_the_images_of_a_node_list_lie_in_the_groups_pool(site: Site) -> None:
+    site.datastores(NODE_LIST="node1 node3", RESOURCE_GROUP="opennebula")
+    source = Path("/var/tmp/source")
+    source.write_bytes(bytes(8 << 20))
+    for image, action, path in ((5, "mkfs", ""), (6, "cp", str(source))):
+        outcome = site.oned.ds(action, documents.image("7.4.0", image, size=8, path=path), site.image_datastore)
+        assert outcome.success, outcome.user_message
+        assert site.holders(f"one-image-{image}") == ["node1", "node3"]
+
+
+def test_on_node_list_a_group_is_asked_for_once(site: Site) -> None:
+    asked = []
+    for attributes in ({"STORAGE_POOL": "thin"}, {"RESOURCE_GROUP": "opennebula"}):
+        site.controller.faults.log.clear()
+        made(site, NODE_LIST="node1 node3", **attributes)
+        asked.append([entry["path"] for entry in site.controller.faults.log])
+        site.oned.tm("delete", site.disk_word("node1", 7, 1), 7, 101)
+    assert len(asked[1]) == len(asked[0]) + 1 and asked[1].count("/v1/resource-groups/opennebula") == 1
+
+
+def test_on_node_list_a_group_without_pools_takes_the_one_that_all_nodes_have(site: Site) -> None:
+    site.group("any", place_count=2)
+    del site.cluster.nodes["NODE1"].pools["SSD"]
+    site.cluster.nodes["NODE3"].pools["SSD"].total *= 2
+    made(site, NODE_LIST="node1 node3", RESOURCE_GROUP="any")
+    assert pools_of(site) == {"node1": "thin", "node3": "thin"}
+
+
+def test_on_node_list_a_group_without_pools_takes_the_one_with_most_room(site: Site) -> None:
+    site.group("any", place_count=2)
+    for node in ("NODE1", "NODE3"):
+        site.cluster.nodes[node].pools["THIN"].total *= 2
+    made(site, NODE_LIST="node1 node3", RESOURCE_GROUP="any")
+    assert pools_of(site) == {"node1": "thin", "node3": "thin"}
+
+
+@pytest.mark.parametrize("kind, pool", [("LVM_THIN", "thin"), ("ZFS_THIN", "ssd")])
+@pytest.mark.parametrize("where", ["group", "datastore"])
+def test_on_node_list_the_kinds_of_pools_count(site: Site, where: str, kind: str, pool: str) -> None:
+    site.group("kinds", place_count=2, **({"provider_list": [kind]} if where == "group" else {}))
+    attributes = {"PROVIDERS": kind} if where == "datastore" else {}
+    made(site, NODE_LIST="node1 node3", RESOURCE_GROUP="kinds", **attributes)
+    assert set(pools_of(site).values()) == {pool}
+
+
+def test_a_node_of_node_list_without_a_pool_is_named_and_nothing_is_left(site: Site) -> None:
+    site.datastores(NODE_LIST="node1 node3", RESOURCE_GROUP="DfltRscGrp", PROVIDERS="zfs_thin")
+    del site.cluster.nodes["NODE3"].pools["SSD"]
+    outcome = volatile(site)
+    assert "node node3 has no storage pool of ZFS_THIN" in outcome.user_message
+    assert site.definition(DISK) is None
+
+
+def test_node_list_is_topped_up_to_the_groups_count(site: Site) -> None:
+    site.group("three", place_count=3, storage_pool_list=["thin"])
+    assert made(site, NODE_LIST="node3", RESOURCE_GROUP="three") == ["node1", "node2", "node3"]
+    site.oned.tm("delete", site.disk_word("node1", 7, 1), 7, 101)
+    assert made(site, NODE_LIST="node3", RESOURCE_GROUP="three", REPLICA_COUNT=1) == ["node3"]
+
+
+def test_on_node_list_a_groups_layers_count(site: Site) -> None:
+    site.rest("POST", "/v1/encryption/passphrase", {"new_passphrase": "secret"})
+    site.group("luks", place_count=2, storage_pool_list=["thin"], layer_stack=["DRBD", "LUKS", "STORAGE"])
+    made(site, NODE_LIST="node1 node3", RESOURCE_GROUP="luks")
+    found = site.definition(DISK)
+    assert found and {tuple(r.layers) for r in found.resources.values() if not r.diskless} == {
+        ("DRBD", "LUKS", "STORAGE")
+    }
 
 
 def test_layer_list_without_drbd_places_where_the_vm_is(site: Site) -> None:

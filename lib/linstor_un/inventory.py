@@ -133,6 +133,7 @@ class Group(NamedTuple):
     replicas: int
     pools: tuple[str, ...]
     layers: tuple[str, ...]
+    providers: tuple[str, ...] = ()
 
 
 class Pool(NamedTuple):

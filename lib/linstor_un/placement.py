@@ -168,6 +168,30 @@ def alone(settings: Settings) -> bool:
     return bool(settings.layer_list) and DRBD not in {layer.upper() for layer in settings.layer_list}
 
 
+def completed(settings: Settings, group: Optional[Group]) -> Settings:
+    """Return the settings with what they leave to the resource group, for replicas that no autoplacer places.
+
+    LINSTOR looks at nothing of a group for a replica on a named node: without a pool's name it takes DfltStorPool,
+    without layers DRBD on STORAGE.
+    """
+    if group is None:
+        return settings
+    return settings._replace(
+        storage_pools=settings.storage_pools or group.pools,
+        providers=settings.providers or group.providers,
+        replica_count=settings.replica_count or group.replicas,
+        layer_list=settings.layer_list or group.layers,
+    )
+
+
+def like_each_other(pools: Sequence[Pool]) -> list[str]:
+    """Return the pools' names, first what most nodes have, of these what has most room on each: replicas are alike."""
+    room: dict[str, list[int]] = {}
+    for pool in pools:
+        room.setdefault(pool.name.lower(), []).append(pool.free or 0)
+    return sorted(room, key=lambda name: (-len(room[name]), -min(room[name]), name))
+
+
 def spawnable(settings: Settings, host: str) -> bool:
     """Return whether one spawn request can place a volume as the settings say.
 

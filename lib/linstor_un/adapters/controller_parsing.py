@@ -111,7 +111,8 @@ def group(item: Mapping[str, Any]) -> Group:
     rules = item.get("select_filter") or {}
     pools = rules.get("storage_pool_list") or ([rules["storage_pool"]] if rules.get("storage_pool") else [])
     layers = tuple(str(layer).upper() for layer in rules.get("layer_stack") or ())
-    return Group(item["name"], int(rules.get("place_count") or 2), tuple(pools), layers)
+    kinds = tuple(str(kind).upper() for kind in rules.get("provider_list") or ())
+    return Group(item["name"], int(rules.get("place_count") or 2), tuple(pools), layers, kinds)
 
 
 def pool(item: Mapping[str, Any]) -> Pool:

@@ -80,16 +80,24 @@ class Replicas(Definitions):
         return Seen.NOTHING if len(ready) == len(there) else Seen.PARTLY
 
     def _pool_by_node(self, nodes: Sequence[str], settings: Settings) -> dict[str, str]:
-        """The pool to name for each node: the first of STORAGE_POOL that it has; LINSTOR's choice if none is set."""
-        names = settings.storage_pools
-        if len(names) < 2:
-            return dict.fromkeys(nodes, names[0]) if names else {}
-        there = {(pool.node, pool.name) for pool in self.pools(names)}
-        chosen = {node: [name for name in names if (node, name) in there] for node in nodes}
+        """The pool to name for each node: of those that the settings name the first that it has.
+
+        Where neither STORAGE_POOL nor the group names any, all of PROVIDERS' kinds count, as for the autoplacer.
+        """
+        names, kinds = settings.storage_pools, {kind.upper() for kind in settings.providers}
+        if len(names) == 1 and not kinds:
+            return dict.fromkeys(nodes, names[0])
+        asked = {node.lower() for node in nodes}
+        pools = [pool for pool in self.pools(names) if pool.node.lower() in asked]
+        pools = [pool for pool in pools if not kinds or pool.provider in kinds]
+        there = {(pool.node.lower(), pool.name.lower()): pool.name for pool in pools}
+        order = [name.lower() for name in names] or placement.like_each_other(pools)
+        chosen = {node: [name for name in order if (node.lower(), name) in there] for node in nodes}
         for node, found in chosen.items():
             if not found:
-                raise NotFound(f"node {node} has none of the storage pools {', '.join(names)}; check STORAGE_POOL")
-        return {node: found[0] for node, found in chosen.items()}
+                wanted = " ".join([*sorted(kinds), *names]) or "any kind"
+                raise NotFound(f"node {node} has no storage pool of {wanted}; check STORAGE_POOL and PROVIDERS")
+        return {node: there[node.lower(), found[0]] for node, found in chosen.items()}
 
     def attach(self, name: str, node: str, settings: Settings, layers: Sequence[str]) -> None:
         """See `world.Controller.attach`.

@@ -57,8 +57,8 @@ def elsewhere(controller: Controller, volume: Volume) -> str:
 
 def goal_of(controller: Controller, volume: Volume, group: Optional[Group], host: str) -> Goal:
     """Return where the volume is to be, by the rules that new volumes are placed by."""
-    settings, present = volume.settings, len(holders(volume))
-    names = settings.storage_pools or (group.pools if group else ())
+    settings, present = placement.completed(volume.settings, group), len(holders(volume))
+    names = settings.storage_pools
     kinds, listed = {kind.upper() for kind in settings.providers}, len(settings.node_list)
     # More replicas than NODE_LIST has nodes may be anywhere.
     only = {node.lower() for node in settings.node_list if (settings.replica_count or 0) <= listed}
@@ -70,7 +70,7 @@ def goal_of(controller: Controller, volume: Volume, group: Optional[Group], host
     pools = names or tuple(sorted({pool.name for pool in places}))
     if not volume.replicated:
         return Goal(pools, places, (), present, present, "")
-    count = max(settings.replica_count or 0, listed) or (group.replicas if group else present)
+    count = max(settings.replica_count or 0, listed) or present
     usable = {node.name for node in controller.nodes() if node.usable}
     nodes = tuple(sorted({pool.node for pool in places} & usable))
     keep = min(present, max(count, 2))

@@ -188,10 +188,10 @@ def create(
 
 
 def _create(world: World, controller: Controller, wanted: Wanted, take_back: TakeBack) -> Volume:
+    if wanted.settings.node_list:
+        wanted = _on_named_nodes(controller, wanted)
     marks = birth_marks(world, controller, wanted)
     providers: dict[str, str] = {}
-    if wanted.settings.node_list:
-        _require_nodes(controller, wanted)
     with world.undo.by(wanted.name, take_back, world, controller, wanted.name):
         if placement.spawnable(wanted.settings, wanted.host):
             try:
@@ -219,10 +219,11 @@ def birth_marks(world: World, controller: Controller, wanted: Wanted) -> dict[st
     return {**wanted.marks, **controller.quorum(wanted.settings), STATE: CREATING, RUN: world.run}
 
 
-def _require_nodes(controller: Controller, wanted: Wanted) -> None:
-    """Raise Refused when a node of NODE_LIST is unknown, offline or being emptied.
+def _on_named_nodes(controller: Controller, wanted: Wanted) -> Wanted:
+    """Return what is wanted with what its resource group says about replicas on the nodes of NODE_LIST.
 
     LINSTOR registers a replica on an offline node, and then cannot delete the definition before the node is back.
+    Raises Refused when such a node is unknown, offline or being emptied, NotFound for an unknown group.
     """
     usable = {node.name.lower() for node in controller.nodes() if node.usable}
     missing = [node for node in wanted.settings.node_list if node.lower() not in usable]
@@ -231,6 +232,8 @@ def _require_nodes(controller: Controller, wanted: Wanted) -> None:
             f"{wanted.name} cannot be placed on {', '.join(missing)}, which LINSTOR does not have online "
             f"or evacuates; look at `linstor node list` and at NODE_LIST"
         )
+    name = wanted.settings.resource_group
+    return wanted._replace(settings=placement.completed(wanted.settings, controller.group(name) if name else None))
 
 
 def _place(controller: Controller, wanted: Wanted) -> dict[str, str]:
