@@ -146,6 +146,25 @@ def test_capacity_counts_a_shared_pool_once_and_only_what_is_allowed() -> None:
     assert capacity_of(pools(10, kind="DISKLESS"), [], 1, []).total == 0
 
 
+@pytest.mark.parametrize(
+    ("sizes", "listed", "replicas", "fits", "largest"),
+    [
+        ((30, 10, 10), ["n0"], 2, 20, 10),
+        ((30, 10, 10), ["n1"], 2, 10, 10),
+        ((30, 10, 4), ["n0"], 3, 4, 4),
+        ((30, 10, 4), ["n0", "n1"], 3, 4, 4),
+        ((30, 10, 4), ["n0", "n1"], 2, 10, 10),
+        ((30, 10, 4), ["n9"], 2, 0, 0),
+        ((30,), ["n0"], 2, 0, 0),
+    ],
+)
+def test_capacity_on_named_nodes_is_at_most_that_of_the_smallest(
+    sizes: tuple[int, ...], listed: list[str], replicas: int, fits: int, largest: int
+) -> None:
+    found = capacity_of(pools(*sizes), listed, replicas, [])
+    assert (found.available, found.largest, found.total) == (fits, largest, 2 * fits)
+
+
 def test_room_is_told_where_there_is_most_first_and_offline_nodes_are_named() -> None:
     offline = pools(0)[0]._replace(node="n9", free=None)
     assert room_in([*pools(1024, 5 << 10), offline]) == "free now: 5 MiB in p on n1, 1 MiB in p on n0; n9 offline"

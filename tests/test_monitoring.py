@@ -153,6 +153,43 @@ def test_a_group_that_names_no_pool_has_the_capacity_of_all(tmp_path: Path, lins
         site.close()
 
 
+@pytest.mark.parametrize("linstor", ["1.20", "1.33"])
+@pytest.mark.parametrize(
+    "gib, attributes",
+    [
+        (6, {"NODE_LIST": "node0", "REPLICA_COUNT": 2}),
+        (2, {"NODE_LIST": "node2", "REPLICA_COUNT": 2}),
+        (2, {"NODE_LIST": "node0 node1", "REPLICA_COUNT": 3}),
+        (2, {"NODE_LIST": "node0 node1 node2", "REPLICA_COUNT": 1}),
+        (4, {"NODE_LIST": "Node0 node1", "REPLICA_COUNT": 1}),
+        (8, {"NODE_LIST": "node0"}),
+        (6, {"NODE_LIST": "node0", "RESOURCE_GROUP": "group"}),
+        (4, {"NODE_LIST": "node0 node1", "RESOURCE_GROUP": "group"}),
+        (2, {"NODE_LIST": "node0 node1 node2", "RESOURCE_GROUP": "group"}),
+        (8, {"NODE_LIST": "node0", "RESOURCE_GROUP": "group", "REPLICA_COUNT": 1}),
+    ],
+)  # fmt: skip
+def test_each_volume_takes_room_on_all_nodes_of_node_list(
+    tmp_path: Path, linstor: str, gib: int, attributes: dict[str, Union[str, int]]
+) -> None:
+    site = Site(tmp_path, sizes=(8, 4, 2), cluster=Cluster(linstor))
+    pool = {} if "RESOURCE_GROUP" in attributes else {"STORAGE_POOL": "thin"}
+    try:
+        values = read_monitor(site.monitor(**attributes, **pool))
+        assert values == {"TOTAL_MB": gib * MIB_OF_GIB, "USED_MB": 0, "FREE_MB": gib * MIB_OF_GIB}
+    finally:
+        site.close()
+
+
+@pytest.mark.parametrize("attributes", [{"RESOURCE_GROUP": "group"}, {"STORAGE_POOL": "thin", "REPLICA_COUNT": 1}])
+def test_nothing_fits_while_a_node_of_node_list_is_offline(
+    site: Site, attributes: dict[str, Union[str, int]]
+) -> None:
+    satellites.go_offline(site.cluster, "node1")
+    outcome = site.monitor(NODE_LIST="node1", **attributes)
+    assert outcome.code == 1 and "the capacity of datastore 100 is unknown" in outcome.user_message
+
+
 @pytest.mark.parametrize("attributes", [{"RESOURCE_GROUP": "group"}, {"STORAGE_POOL": "thin", "REPLICA_COUNT": 2}])
 def test_a_capacity_that_nobody_knows_is_no_zero(site: Site, attributes: dict[str, Union[str, int]]) -> None:
     for number in range(3):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Callable
 
 from ..inventory import Capacity, Pool
 from ..units import Kib
@@ -14,11 +15,12 @@ _TOLD = 5
 def capacity_of(pools: Sequence[Pool], nodes: Sequence[str], replicas: int, providers: Sequence[str]) -> Capacity:
     """Return what volumes can be asked for in these pools, in KiB.
 
-    Arguments: pools, from the controller's memory; nodes, the only ones to count, all when empty; replicas,
-    how many distinct nodes each volume needs; providers, the only kinds to count, all when empty.
+    Arguments: pools, from the controller's memory; nodes, which have a replica of each volume; replicas, how many
+    distinct nodes each volume needs at least, those among them; providers, the only kinds to count, all when empty.
     Offline nodes have no capacity, a pool shared by nodes counts on one of them, DISKLESS pools do not count.
     """
-    allowed = {node.lower() for node in nodes}
+    listed = {node.lower() for node in nodes}
+    others = max(0, replicas - len(listed))
     kinds = {provider.upper() for provider in providers}
     totals: dict[str, int] = defaultdict(int)
     free: dict[str, int] = defaultdict(int)
@@ -26,18 +28,20 @@ def capacity_of(pools: Sequence[Pool], nodes: Sequence[str], replicas: int, prov
     shared: set[str] = set()
     for pool in pools:
         usable = pool.free is not None and pool.total is not None and pool.provider != "DISKLESS"
-        wanted = (not allowed or pool.node.lower() in allowed) and (not kinds or pool.provider in kinds)
-        if not (usable and wanted) or pool.shared_space in shared:
+        if not usable or (kinds and pool.provider not in kinds) or pool.shared_space in shared:
             continue
         shared.add(pool.shared_space)
-        totals[pool.node] += pool.total or 0
-        free[pool.node] += pool.free or 0
-        largest[pool.node] = max(largest[pool.node], pool.free or 0)
-    return Capacity(
-        total=Kib(_spread(list(totals.values()), replicas)),
-        available=Kib(_spread(list(free.values()), replicas)),
-        largest=Kib(sorted([0] * replicas + list(largest.values()))[-replicas]),
-    )
+        node = pool.node.lower()
+        totals[node] += pool.total or 0
+        free[node] += pool.free or 0
+        largest[node] = max(largest[node], pool.free or 0)
+
+    def least(room: dict[str, int], among: Callable[[Sequence[int], int], int]) -> Kib:
+        """Return what each listed node has room for, and any `others` of the rest together."""
+        rest = [size for node, size in room.items() if node not in listed]
+        return Kib(min([room[node] for node in listed] + ([among(rest, others)] if others else [])))
+
+    return Capacity(least(totals, _spread), least(free, _spread), least(largest, _nth))
 
 
 def room_in(pools: Sequence[Pool]) -> str:
@@ -54,6 +58,11 @@ def room_in(pools: Sequence[Pool]) -> str:
     offline = sorted({pool.node for pool in pools if pool.free is None})
     silent = [f"{', '.join(offline)} offline"] if offline else []
     return "free now: " + "; ".join([", ".join(told) or "nothing", *silent])
+
+
+def _nth(sizes: Sequence[int], replicas: int) -> int:
+    """Return how large one piece can be that needs `replicas` distinct places."""
+    return sorted([0] * replicas + list(sizes))[-replicas]
 
 
 def _spread(sizes: Sequence[int], replicas: int) -> int:

@@ -130,19 +130,18 @@ class Reads(Session):
         """See `world.Controller.capacity`.
 
         With a group LINSTOR computes it (REST 1.17 on); a placement that is impossible has capacity 0.
-        Without one it follows from the cached pools. Raises NotFound for an unknown group or pool.
+        Without one, and on the nodes of NODE_LIST, which may be some of a volume's, it follows from the cached pools.
+        Raises NotFound for an unknown group or pool.
         """
-        if settings.resource_group and self._understands("size_info"):
-            return self._size_info(settings.resource_group, placement_filter(settings, nodes=settings.node_list))
-        names = settings.storage_pools
-        count = settings.replica_count
+        if settings.resource_group and not settings.node_list and self._understands("size_info"):
+            return self._size_info(settings.resource_group, placement_filter(settings))
         if settings.resource_group:
-            group = self.group(settings.resource_group)
-            names, count = names or group.pools, count or group.replicas
+            settings = placement.completed(settings, self.group(settings.resource_group))
+        names = settings.storage_pools
         pools = self.pools(names)
         if not pools:
             raise NotFound(f"storage pool {', '.join(names) or '(any)'} does not exist on LINSTOR; check STORAGE_POOL")
-        return capacity_of(pools, settings.node_list, count or max(1, len(settings.node_list)), settings.providers)
+        return capacity_of(pools, settings.node_list, settings.replica_count or 1, settings.providers)
 
     def _size_info(self, group: str, select: Mapping[str, object]) -> Capacity:
         doing = f"query the capacity of resource group {group}"
