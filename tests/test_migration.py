@@ -334,6 +334,22 @@ def test_monitoring_ends_migrations_that_oned_knows_nothing_of_any_more(site: Si
     is_only_on(site, "node3")
 
 
+def test_a_lease_ends_although_no_volume_could_be_placed(site: Site) -> None:
+    running(site)
+    lost(site, "node3", "node4", age=1000)
+    vm(site, "node3", state=RUNNING)
+    with site.cluster.lock:
+        satellites.go_offline(site.cluster, "node1")
+    try:
+        site.datastores(STORAGE_POOL="thin", REPLICA_COUNT=4)
+        outcome = site.oned.monitor(site.image_datastore)
+    finally:
+        with site.cluster.lock:
+            satellites.come_back(site.cluster, "node1")
+    assert "the capacity of datastore 100 is unknown" in failed(outcome)
+    is_only_on(site, "node3")
+
+
 def test_a_migration_whose_end_was_killed_is_finished_by_monitoring_where_the_vm_is(site: Site) -> None:
     running(site)
     quiet(call(site, "premigrate", "node3", "node4"))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from .. import naming
-from ..errors import DriverError, Failed
+from ..errors import DriverError, Failed, Unreachable
 from ..inventory import Capacity, Definition
 from ..request.datastore import MonitorRequest
 from ..units import Mib, mib_from_kib
@@ -22,18 +22,15 @@ def datastore(world: World, request: MonitorRequest) -> str:
     """Return USED_MB, TOTAL_MB and FREE_MB, as oned's template syntax has them.
 
     They tell what images can be asked for: with two replicas, half of the pools; without nodes that are
-    offline. None of the two or three requests makes LINSTOR wait for satellites; the last one is for live migrations
+    offline. None of the two or three requests makes LINSTOR wait for satellites; the first one is for live migrations
     that were lost, of VMs in whatever system datastore: nobody else finds one of a VM that nothing happens to.
     Raises Failed when no volume could be placed at all: oned then keeps the numbers that it has, and its
     log says why. Zeroes would say that the datastore is full of data.
     """
     controller = _controller(world, request)
-    answer = _capacity(world, request, controller)
-    try:
-        two_primaries.expire(world, controller, controller.marked({naming.MIGRATION: ""}))
-    except DriverError as error:
-        world.trail.warn(f"lost live migrations are not looked for: {error}")
-    return answer
+    # First: the lease of a lost migration ends whatever is known of the capacity.
+    _expire(world, controller)
+    return _capacity(world, request, controller)
 
 
 def system_datastore(world: World, request: MonitorRequest) -> str:
@@ -56,6 +53,16 @@ def system_datastore(world: World, request: MonitorRequest) -> str:
 
 def _controller(world: World, request: MonitorRequest) -> Controller:
     return world.connect(world.settings(request.datastore))
+
+
+def _expire(world: World, controller: Controller) -> None:
+    try:
+        two_primaries.expire(world, controller, controller.marked({naming.MIGRATION: ""}))
+    except Unreachable:
+        # The capacity cannot be asked for either, and that is the answer.
+        return
+    except DriverError as error:
+        world.trail.warn(f"lost live migrations are not looked for: {error}")
 
 
 def _capacity(world: World, request: MonitorRequest, controller: Controller) -> str:
