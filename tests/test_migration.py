@@ -12,6 +12,7 @@ from lab.controller import drbd_events, satellites
 from lab.controller.answers import ERROR
 from lab.controller.faults import Fault
 from lab.matrix.effects import Saboteur
+from lab.matrix.looking import LOCKS, is_held
 from lab.oned import documents as D
 from lab.oned.answers import Outcome, read_nothing
 from lab.site import Site
@@ -306,6 +307,50 @@ def test_two_primaries_whose_replicas_differ_are_left_as_they_are(site: Site, ac
     assert not both_write(site, IMAGE) and "MIGRATION" not in marks(site, IMAGE)
 
 
+@pytest.mark.parametrize("way", [("node3", "node4"), ("node4", "node3")], ids=["the same way", "the other way"])
+def test_a_migration_that_fails_takes_back_what_a_killed_one_attached(site: Site, way: tuple[str, str]) -> None:
+    running(site)
+    for name in (OWN, IMAGE):
+        site.rest("POST", f"/v1/resource-definitions/{name}/resources/node4/make-available", {"diskful": False})
+    lost(site, *way)
+    refusal = [{"ret_code": ERROR | 975, "message": "node4 is being evacuated"}]
+    site.controller.faults.add(Fault("refuse", method="POST", path="one-image-6/.*make-available", entries=refusal))
+    assert "node4 is being evacuated" in failed(call(site, "premigrate", "node3", "node4"))
+    is_only_on(site, "node3")
+
+
+def test_a_lost_migration_is_ended_whole_before_the_way_back_begins(site: Site) -> None:
+    running(site)
+    for name in (OWN, IMAGE):
+        site.rest("POST", f"/v1/resource-definitions/{name}/resources/node4/make-available", {"diskful": False})
+    lost(site, "node4", "node3")
+    refusal = [{"ret_code": ERROR | 975, "message": "not now"}]
+    # The first change takes the old mark off, the second would be the new one.
+    site.controller.faults.add(Fault("refuse", at=2, method="PUT", path=f"{OWN}$", entries=refusal))
+    assert "not now" in failed(call(site, "premigrate", "node3", "node4"))
+    is_only_on(site, "node3")
+
+
+def test_a_migration_that_fails_takes_no_replica_with_data_although_a_killed_one_was_there(site: Site) -> None:
+    running(site, "node1")
+    lost(site, "node1", "node2")
+    refusal = [{"ret_code": ERROR | 975, "message": "not now"}]
+    site.controller.faults.add(Fault("refuse", method="PUT", path=f"{IMAGE}/resource-conn", entries=refusal))
+    assert "not now" in failed(call(site, "premigrate", "node1", "node2"))
+    for name in (OWN, IMAGE):
+        assert sorted(site.holders(name)) == ["node1", "node2"] and not both_write(site, name)
+        assert "MIGRATION" not in marks(site, name)
+
+
+def test_a_migration_that_fails_leaves_what_was_attached_before_any(site: Site) -> None:
+    running(site)
+    site.rest("POST", f"/v1/resource-definitions/{OWN}/resources/node4/make-available", {"diskful": False})
+    refusal = [{"ret_code": ERROR | 975, "message": "not now"}]
+    site.controller.faults.add(Fault("refuse", method="PUT", path=f"{OWN}/resource-conn", entries=refusal))
+    assert "not now" in failed(call(site, "premigrate", "node3", "node4"))
+    assert site.attached(OWN) == ["node3", "node4"] and "MIGRATION" not in marks(site, OWN)
+
+
 def test_an_image_whose_last_migration_was_lost_is_given_to_the_next_vm(site: Site) -> None:
     datablock(site, 5)
     lost(site, "node1", "node4", IMAGE)
@@ -378,6 +423,42 @@ def test_a_migration_that_began_meanwhile_is_not_taken_for_a_lost_one(site: Site
     site.controller.faults.add(Begins("drop", at=2, method="GET", path="resource-definitions$"))
     done(site.oned.monitor(site.image_datastore))
     assert both_write(site, OWN) == {"node3 node4"} and "MIGRATION" in marks(site, OWN)
+
+
+def test_monitoring_waits_while_a_migration_begins(site: Site) -> None:
+    running(site)
+    held: list[tuple[str, str, bool]] = []
+
+    class Looks(Fault):
+        def hits(self, method: str, path: str) -> bool:
+            if super().hits(method, path):
+                held.append((method, path.rpartition("/")[2], is_held(LOCKS / f"linstor_un-migration-{OWN}")))
+            return False
+
+    site.controller.faults.add(Looks("drop", times=9, method="PUT|POST", path=f"definitions/{OWN}(/|$)"))
+    quiet(call(site, "premigrate", "node3", "node4"))
+    assert held == [("PUT", OWN, True), ("POST", "make-available", True), ("PUT", "node4", True)]
+
+
+def test_an_attachment_that_monitoring_took_when_a_migration_began_again_is_made_again(site: Site) -> None:
+    running(site)
+    faults = site.controller.faults
+    before = len(faults.log)
+    quiet(call(site, "premigrate", "node3", "node4"))
+    paths = [entry["path"] for entry in faults.log[before:]]
+    asked = [path for path in paths if "controller/version" not in path]
+    quiet(call(site, "failmigrate", "node3", "node4"))
+    lost(site, "node3", "node4", age=1000)
+    vm(site, "node3", state=RUNNING)
+    said: list[Outcome] = []
+    # The replicas of its own disk are known by then, and those of the CDROM come next.
+    last = next(number for number, path in enumerate(asked, 1) if path.endswith(f"{CDROM}/resources"))
+    faults.before(faults.count + last, lambda: said.append(site.oned.monitor(site.image_datastore)))
+    quiet(call(site, "premigrate", "node3", "node4"))
+    done(said[0])
+    for name in (OWN, IMAGE):
+        assert both_write(site, name) == {"node3 node4"} and site.attached(name) == ["node3", "node4"]
+        assert "MIGRATION" in marks(site, name)
 
 
 # --- both have it open --------------------------------------------------------------------------------------------

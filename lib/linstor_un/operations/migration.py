@@ -215,18 +215,25 @@ def _end_lost(world: World, subject: Subject, request: MigrateRequest) -> None:
     """End a migration that was lost before; a repeated call finds its own, and goes on."""
     lost = two_primaries.of(subject.definition)
     if lost and lost[:3] != (request.vm.id, request.source, request.target):
-        two_primaries.end(world, subject.controller, subject.name, {request.source, request.target})
+        two_primaries.end(world, subject.controller, subject.name, {request.source})
 
 
 def _lend(world: World, subject: Subject, volume: Volume, request: MigrateRequest) -> None:
     """Attach a disk on the target as well; QEMU opens the disks that are written to on both hosts for a while."""
-    source, target, disk = request.source, request.target, subject.disk
-    begun = vm_disks.written(disk) and two_primaries.begin(
-        world, subject.controller, subject.definition, request.vm.id, source, target
-    )
-    attachments.attach(world, subject.controller, volume, target, vm_disks.shared(disk))
-    if begun:
-        subject.controller.allow_two_primaries(subject.name, source, target)
+    source, target, disk, controller = request.source, request.target, subject.disk, subject.controller
+    with world.locks.hold(two_primaries.lock(subject.name)):
+        keep = {source, target}
+        lost = two_primaries.of(subject.definition)
+        if lost:
+            # It was ended since, by this run or by monitoring, or it is a killed run's, which attached the target.
+            volume = volumes.existing(subject.definition, controller, subject.settings)
+            keep -= {lost.source, lost.target} - {source}
+        begun = vm_disks.written(disk) and two_primaries.begin(
+            world, controller, subject.definition, request.vm.id, source, target, keep
+        )
+        attachments.attach(world, controller, volume, target, vm_disks.shared(disk))
+        if begun:
+            controller.allow_two_primaries(subject.name, source, target)
 
 
 def _finish(world: World, subject: Subject, request: MigrateRequest, leaving: str) -> None:

@@ -31,16 +31,33 @@ def of(definition: Definition) -> Optional[Migration]:
     return naming.migration(definition.props.get(MIGRATION, ""))
 
 
-def begin(world: World, controller: Controller, definition: Definition, vm_id: int, source: str, target: str) -> bool:
+def lock(name: str) -> str:
+    """Return the name of the lock under which a volume's migration begins, from its mark to its permission, and ends.
+
+    Monitoring, which holds none of the volume's other locks, would else end one half of it.
+    """
+    return f"migration-{name}"
+
+
+def begin(
+    world: World,
+    controller: Controller,
+    definition: Definition,
+    vm_id: int,
+    source: str,
+    target: str,
+    keep: Collection[str],
+) -> bool:
     """Mark a migration; returns whether the hosts still have to be allowed to write at once.
 
     The take-back ends it. Nothing is done where an administrator allowed all nodes to write.
+    Arguments: keep, the hosts whose attachments the take-back leaves.
     """
     if definition.props.get(_BY_ADMINISTRATOR, "no") in ("yes", "true"):
         return False
     mark = Migration(vm_id, source, target, int(world.clock.date())).mark()
     label = f"two primaries of {definition.name} on {source} and {target}"
-    with world.undo.by(label, end, world, controller, definition.name, {source, target}):
+    with world.undo.by(label, end, world, controller, definition.name, keep):
         controller.mark(definition.name, {MIGRATION: mark})
     return True
 
@@ -70,7 +87,7 @@ def end(
     none. Raises InUse while two hosts have the volume open, or may have, and Refused when its replicas differ, as they
     may where two hosts wrote.
     """
-    with world.locks.hold(f"migration-{name}"):
+    with world.locks.hold(lock(name)):
         found = controller.definitions([name]).get(name)
         ended = of(found) if found else None
         if ended is None or only not in (None, ended):

@@ -44,7 +44,7 @@ def look(site: Site) -> State:
     for tree in FRONTEND_TREES:
         state.update(_files(FRONTEND, Path(tree), tree))
     for lock in LOCKS.glob("linstor_un-*"):
-        if _held(lock):
+        if is_held(lock):
             state["lock", FRONTEND, lock.name] = "held"
     return state
 
@@ -117,7 +117,8 @@ def _file(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
-def _held(lock: Path) -> bool:
+def is_held(lock: Path) -> bool:
+    """Return whether a process of a driver holds a lock alone. Arguments: lock, its file in LOCKS."""
     descriptor = os.open(lock, os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
