@@ -171,6 +171,20 @@ def test_what_a_failed_import_left_goes_with_a_later_export_a_day_from_then(site
     assert site.attached(NAME) == ([] if old else ["node3"]) and len(exports(site, "node3")) == (1 if old else 2)
 
 
+def test_what_a_marketplace_reads_for_longer_than_a_day_is_not_taken_from_it(site: Site) -> None:
+    cp(site)
+    cp(site, 6)
+    far(site)
+    info(export(site))
+    link = "/var/lib/one/datastores/100/export-5/disk.0"
+    site.hosts.run("node3", ["touch", "-h", "-d", "1441 minutes ago", link])
+    with opened(site, "node3", link):
+        info(export(site, 6))
+        assert site.attached(NAME) == ["node3"] and len(exports(site, "node3")) == 2
+    dispose(site, info(export(site, 6)))
+    assert not site.attached(NAME) and not exports(site, "node3")
+
+
 def test_an_image_goes_though_it_is_still_lent(site: Site) -> None:
     cp(site)
     cp(site, 6)

@@ -138,6 +138,20 @@ def test_a_vm_migrates_with_all_its_disks_and_files(site: Site, old: bool) -> No
         assert listing(site, "node4") == before and not own_files(site, "node4")
 
 
+def test_a_vm_without_disks_takes_its_files_along(site: Site) -> None:
+    """QEMU at the target opens its context image and NVRAM."""
+    site.documents.put(D.vm(7, [], hosts=["node3"], lcm_state=MIGRATE))
+    site.hosts.run("node3", ["mkdir", "-p", DIRECTORY])
+    run(site, "node3", 'printf CONTEXT >"$1/disk.1" && printf NVRAM >"$1/nvram"', DIRECTORY)
+    document = base64.b64encode(D.vm(7, [], hosts=["node4"], lcm_state=MIGRATE).encode()).decode()
+    words = ["node3", "node4", "/var/lib/one//datastores/101/7", 7, 101]
+    for action in ("premigrate", "postmigrate"):
+        quiet(site.oned.tm(action, *words, stdin=f"{document}\n"))
+        found = site.hosts.run("node4", ["cat", f"{DIRECTORY}/disk.1", f"{DIRECTORY}/nvram"])
+        assert found.stdout == "CONTEXTNVRAM"
+    assert site.hosts.run("node3", ["ls", DIRECTORY], check=False).returncode
+
+
 def test_a_vm_migrates_between_hosts_with_replicas_and_keeps_both(site: Site) -> None:
     running(site, "node1")
     quiet(call(site, "premigrate", "node1", "node2"))

@@ -151,6 +151,45 @@ def test_an_image_that_another_vm_reads_stays_on_its_host(site: Site) -> None:
     assert marks(site, IMAGE) == {"IMAGE_ID": "5"}
 
 
+def test_another_reader_is_seen_where_opennebula_keeps_its_datastores_elsewhere(site: Site) -> None:
+    config = Path("/var/lib/one/config")
+    before, elsewhere = config.read_text(), "/var/lib/one/elsewhere/datastores"
+    cp(site)
+    try:
+        config.write_text(before.replace("/var/lib/one//datastores", "/var/lib/one/elsewhere//datastores"))
+        for number in (7, 8):
+            vm(site, CDROM, state=1, number=number)
+            word = f"node3:{elsewhere}/101/{number}/disk.0"
+            done(site.oned.tm("ln", site.source_word(5), word, number, 100))
+        vm(site, CDROM, hosts=("node3", "node1"))
+        words = [f"{host}:{elsewhere}/101/7/disk.0" for host in ("node3", "node1")]
+        quiet(site.oned.tm("mv", *words, 7, 100))
+        assert site.attached(IMAGE) == ["node3"]
+        quiet(site.oned.tm("delete", f"node3:{elsewhere}/101/8/disk.0", 8, 100))
+        assert not site.attached(IMAGE)
+    finally:
+        config.write_text(before)
+        for host in site.hosts.names:
+            site.hosts.run(host, ["rm", "-rf", "/var/lib/one/elsewhere"])
+
+
+@pytest.mark.parametrize(("said", "stays"), [("linstor_un", False), ("ssh", True)])
+def test_a_probes_mark_goes_where_the_old_driver_made_it_and_another_drivers_stays(
+    site: Site, said: str, stays: bool
+) -> None:
+    """With it the host answers for the disks of this datastore, by a script of the driver that it names."""
+    mark = f"{BASE}/101/.monitor"
+    for host in ("node3", "node1"):
+        site.hosts.run(host, ["mkdir", "-p", f"{BASE}/101"])
+        site.hosts.run(host, ["sh", "-c", 'echo "$1" >"$2"', "sh", said, mark])
+    volatile(site)
+    vm(site, VOLATILE, hosts=("node3", "node1"))
+    for disk in (0, None):
+        quiet(mv(site, "node3", "node1", disk=disk))
+    for host in ("node3", "node1"):
+        assert (site.hosts.run(host, ["cat", mark], check=False).returncode == 0) == stays
+
+
 def test_a_disk_that_is_open_at_the_source_stays_there_and_nowhere_else(site: Site) -> None:
     volatile(site, "node3")
     site.cluster.prefer = lambda _: ["node4"]
@@ -260,6 +299,25 @@ def test_a_stopped_vms_disks_go_from_the_front_end(site: Site) -> None:
     assert not site.definition(DISK) and not frontend_link()
 
 
+@pytest.mark.parametrize("state", [STOP, UNDEPLOY])
+def test_a_host_that_is_the_front_end_lets_go_of_a_stopped_vms_disk(site: Site, state: int) -> None:
+    """oned calls it by one name, whether it is meant as host or as front-end; only the state of the VM tells."""
+    volatile(site, "node3")
+    etc = Path("/etc/one/oned.conf")
+    etc.parent.mkdir(exist_ok=True)
+    etc.write_text('HOSTNAME = "node3"\n')
+    try:
+        vm(site, VOLATILE, state=state, hosts=("node3",))
+        for _ in range(2):
+            quiet(mv(site, "node3", "node3"))
+            assert not site.attached(DISK) and frontend_link() == by_res(DISK)
+        vm(site, VOLATILE, state=state - 1 if state == STOP else 31, hosts=("node3", "node1"))
+        quiet(mv(site, "node3", "node1"))
+        assert site.attached(DISK) == [] and site.link("node1", 7, 0) == by_res(DISK) and not frontend_link()
+    finally:
+        etc.unlink()
+
+
 # --- a dead host --------------------------------------------------------------------------------------------------
 
 
@@ -284,13 +342,13 @@ def test_a_dead_host_is_not_contacted_and_linstor_does_not_wait_for_it(site: Sit
         site.hosts.start("node3")
 
 
-def lose(site: Site, host: str) -> None:
+def lose(site: Site, host: str, old: int = 101, new: int = 101) -> None:
     """Let a host die, move VM 7's disk away from it, and let the host come back."""
     site.hosts.kill(host)
     with site.cluster.lock:
         drbd_events.kill(site.cluster, host)
     try:
-        quiet(mv(site, host, "node1"))
+        quiet(mv(site, host, "node1", old=old, new=new))
     finally:
         with site.cluster.lock:
             drbd_events.join(site.cluster, host)
@@ -433,6 +491,21 @@ def test_the_link_stays_for_the_driver_that_carries_the_directory(site: Site) ->
             assert site.link("node3", 7, 0, 106) == by_res(IMAGE)
             assert files(site, "node1", 106) == files(site, FRONTEND, 106) == ["-"]
     assert marks(site, IMAGE)["DS_ID"] == "106"
+
+
+@pytest.mark.parametrize(("new", "made"), [(106, True), (107, False)], ids=["same datastore", "another"])
+def test_the_link_is_made_where_another_driver_brings_nothing_from_a_dead_host(
+    site: Site, new: int, made: bool
+) -> None:
+    for number in (106, 107):
+        site.documents.put(D.datastore(number, 1, tm_mad="ssh"))
+    datablock(site)
+    vm(site, PERSISTENT, state=1, hosts=("node3",))
+    done(site.oned.tm("ln", site.source_word(5), site.disk_word("node3", 7, 0, 106), 7, 100))
+    vm(site, PERSISTENT, state=HOST_DEAD, hosts=("node3", "node1"))
+    lose(site, "node3", old=106, new=new)
+    assert site.link("node1", 7, 0, new) == (by_res(IMAGE) if made else "")
+    assert site.link("node3", 7, 0, 106) == by_res(IMAGE)
 
 
 def test_a_shared_directory_of_another_driver_is_not_touched(site: Site) -> None:

@@ -85,6 +85,13 @@ def test_a_disk_grows_where_its_vm_is_and_keeps_its_bytes(site: Site, document: 
     assert marks(site, name) == before
 
 
+def test_a_persistent_image_grows_on_the_controllers_of_its_own_datastore(site: Site) -> None:
+    name = disk(site, PERSISTENT)
+    site.documents.put(D.datastore(101, 1, RESOURCE_GROUP="opennebula", LS_CONTROLLERS="127.0.0.1:1"))
+    grown(resize(site))
+    assert asked(site, name) == 16
+
+
 def test_a_running_vms_open_disk_grows(site: Site) -> None:
     name = disk(site)
     with opened(site, "node3", by_res(name)):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 
 _SCRIPTS = re.compile(r'^\s*SCRIPTS_REMOTE_DIR\s*=\s*"?(/[^"\n]*)', re.MULTILINE)
+_DATASTORES = re.compile(r'^\s*DATASTORE_LOCATION\s*=\s*"?(/[^"\n]*)', re.MULTILINE)
 _HOSTNAME = re.compile(r'^\s*HOSTNAME\s*=\s*"?([A-Za-z0-9_.-]+)', re.MULTILINE)
 
 
@@ -32,12 +33,24 @@ def scripts_on_hosts(var: str) -> str:
 
     Arguments: var, OpenNebula's variable data.
     """
+    return _configured(var, _SCRIPTS) or "/var/tmp/one"
+
+
+def datastores(var: str) -> str:
+    """Return the directory of all datastores, the same on every machine: DATASTORE_LOCATION of oned's `config`.
+
+    Arguments: var, OpenNebula's variable data.
+    """
+    return os.path.normpath(_configured(var, _DATASTORES) or f"{var}/datastores")
+
+
+def _configured(var: str, setting: re.Pattern[str]) -> str:
     try:
         with open(f"{var}/config", encoding="utf-8", errors="replace") as file:
-            found = _SCRIPTS.search(file.read())
+            found = setting.search(file.read())
     except OSError:
         found = None
-    return found[1].strip() if found else "/var/tmp/one"
+    return found[1].strip() if found else ""
 
 
 def release(remotes_directory: str) -> tuple[int, ...]:

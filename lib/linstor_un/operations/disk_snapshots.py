@@ -104,9 +104,7 @@ def _connect(world: World, request: DiskSnapshotRequest, disk: Disk) -> Controll
 
 
 def _settings(world: World, request: DiskSnapshotRequest, disk: Disk) -> Settings:
-    if disk.clone is False:
-        return world.settings(world.cloud.datastore(request.datastore_id))
-    return vm_disks.settings_of(world, request.disk, request.datastore_id)
+    return vm_disks.settings_of(world, request.disk, request.datastore_id, disk)
 
 
 def _order(request: DiskSnapshotRequest, vm: Vm) -> Order:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os.path
 
-from .. import placement
+from .. import placement, places
 from ..errors import BadRequest, DriverError, Exists, InUse
 from ..naming import IMAGE_ID, by_res, definition_of_source
 from ..onexml import Image
@@ -89,9 +89,12 @@ def export_done(world: World, request: ExportDoneRequest) -> str:
 
 
 def _let_go_old(world: World, controller: Controller, host: str) -> None:
-    """Let go of what was lent on a host for marketplaces that never said that they were done."""
-    for device in host_files.remove_old_exports(world, host):
+    """Let go of what was lent on a host for marketplaces that never said that they were done, and is not read."""
+    for device, path in host_files.old_exports(world, host):
         try:
+            if host_files.opened(world, host, device):
+                continue
+            host_files.remove_directory(world, host, os.path.dirname(path))
             name = definition_of_source(device)
             with world.locks.share(attachments.attachment_lock(name, host)) as lock:
                 if lock.alone() and not host_files.linked(world, host, device):
@@ -101,7 +104,7 @@ def _let_go_old(world: World, controller: Controller, host: str) -> None:
 
 
 def _directory(world: World, datastore_id: int, app_id: int) -> str:
-    return f"{world.front_end.var}/datastores/{datastore_id}/export-{app_id}"
+    return f"{places.datastores(world.front_end.var)}/{datastore_id}/export-{app_id}"
 
 
 def _disposes(world: World) -> bool:

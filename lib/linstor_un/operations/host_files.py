@@ -8,29 +8,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from .. import places
 from ..world import Command, World
 
 # A host that answers at all does these in milliseconds; the rest is a loaded machine.
 _SECONDS = 60.0
 
-# A new link replaces an old one in one step, so that a rerun never leaves a moment without it.
-_LINK = """set -e
-mkdir -p -- "$1"
-rm -f -- "$1/../.monitor"
-ln -s -- "$2" "$3.new.$$"
-mv -T -f -- "$3.new.$$" "$3"
+# The old driver's mark lets OpenNebula's probe (>= 5.12) ask scripts on the host for the disks of this datastore. Below
+# another driver's datastore the mark is that driver's.
+NO_PROBE = """[ "$(cat -- "$1/../.monitor" 2>/dev/null)" != linstor_un ] || rm -f -- "$1/../.monitor"
 """
 
-_LINK_ALL = """set -e
+# A new link replaces an old one in one step, so that a rerun never leaves a moment without it.
+_LINK = (
+    """set -e
 mkdir -p -- "$1"
-rm -f -- "$1/../.monitor"
-shift
+"""
+    + NO_PROBE
+    + """ln -s -- "$2" "$3.new.$$"
+mv -T -f -- "$3.new.$$" "$3"
+"""
+)
+
+_LINK_ALL = (
+    """set -e
+mkdir -p -- "$1"
+"""
+    + NO_PROBE
+    + """shift
 while [ $# -gt 0 ]; do
   ln -s -- "$1" "$2.new.$$"
   mv -T -f -- "$2.new.$$" "$2"
   shift 2
 done
 """
+)
 _MISSING = """while [ $# -gt 0 ]; do
   [ "$(readlink -- "$2")" = "$1" ] || echo "$2"
   shift 2
@@ -66,12 +78,12 @@ set -- "$users" "$device"
     + _USERS
 )
 
-# A marketplace has an image for a moment, and says so; one that failed says nothing.
+# A marketplace has an image for a while, and says when it is done; one that failed says nothing.
 _OLD_EXPORTS = """[ -d "$1" ] || exit 0
 find "$1" -mindepth 3 -maxdepth 3 -path "$1/*/export-*/disk.0" -type l \\( -mmin +1440 -o -xtype l \\) -print |
 while IFS= read -r link; do
   readlink -- "$link"
-  rm -rf -- "${link%/*}"
+  printf '%s\n' "$link"
 done
 """
 
@@ -108,11 +120,7 @@ def _script(world: World, host: str, text: str, *arguments: str, doing: str) -> 
 
 
 def link(world: World, host: str, directory: str, device: str, path: str) -> None:
-    """Make path on host a link to the device, with its directory; repeating it changes nothing.
-
-    OpenNebula >= 6.4 leaves `.monitor` in a system datastore that was local once, and would then
-    probe it on the host instead of asking the driver.
-    """
+    """Make path on host a link to the device, with its directory; repeating it changes nothing."""
     _script(world, host, _LINK, directory, device, path, doing=f"link {path} to {device}")
 
 
@@ -170,14 +178,15 @@ def is_file(world: World, host: str, path: str) -> bool:
     return _script(world, host, _KIND, path, doing=f"look at {path}") == "file"
 
 
-def remove_old_exports(world: World, host: str) -> list[str]:
-    """Remove the links of images that were lent to marketplaces a day ago or longer, or are gone; returns to what."""
+def old_exports(world: World, host: str) -> list[Link]:
+    """Return the links of images that were lent to marketplaces a day ago or longer, or are gone."""
     doing = "look for images that marketplaces have read"
-    return _script(world, host, _OLD_EXPORTS, _datastores(world), doing=doing).split()
+    lines = _script(world, host, _OLD_EXPORTS, _datastores(world), doing=doing).splitlines()
+    return [Link(device, path) for device, path in zip(lines[::2], lines[1::2])]
 
 
 def _datastores(world: World) -> str:
-    return f"{world.front_end.var}/datastores"
+    return places.datastores(world.front_end.var)
 
 
 class Use(NamedTuple):

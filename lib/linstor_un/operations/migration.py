@@ -66,7 +66,7 @@ def premigrate(world: World, request: MigrateRequest) -> str:
             for subject, volume in lent:
                 held.enter_context(world.locks.share(attachments.attachment_lock(subject.name, target)))
                 _lend(world, subject, volume, request)
-            if lent and not request.caller:
+            if request.source != target and not request.caller:
                 vm_directories.copy(world, directory._replace(host=request.source), directory)
             label, where = f"links in {directory.path} on {target}", (world, target, directory.path, links)
             with world.undo.by(label, host_files.unlink_all, *where):
@@ -166,9 +166,7 @@ def _subjects(world: World, request: MigrateRequest) -> tuple[list[Subject], lis
 
 def _settings(world: World, disk: Disk, place: DiskPlace) -> Settings:
     datastore_id = place.datastore_id if disk.datastore_id is None else disk.datastore_id
-    if disk.clone is False:
-        return world.settings(world.cloud.datastore(datastore_id))
-    return vm_disks.settings_of(world, place, datastore_id)
+    return vm_disks.settings_of(world, place, datastore_id, disk)
 
 
 def _links(subjects: Sequence[Subject], request: MigrateRequest) -> list[Link]:

@@ -17,7 +17,6 @@ from ..naming import DiskPlace, checkpoint_definition
 from ..onexml import Disk, Vm
 from ..request.disks import MvRequest
 from ..retry import until
-from ..settings import Settings
 from ..world import Controller, World
 from . import attachments, host_files, lost_hosts, relocation, two_primaries, vm_directories, vm_disks, volumes
 from .relocation_goal import alike, elsewhere
@@ -29,6 +28,8 @@ _LOST = {16, 60, 61}
 _MIGRATING = {8, 38, 43, 44, 45, 46} | _LOST
 # PROLOG_RESUME, PROLOG_UNDEPLOY and the failures: from the front-end to a host.
 _FETCHING = {9, 49, 31, 50}
+# EPILOG_STOP, EPILOG_UNDEPLOY and the failures: from a host to the front-end.
+_STORING = {10, 41, 30, 42}
 # LINSTOR notices within some ten seconds that a node is dead.
 _DYING_SECONDS = 30.0
 
@@ -74,7 +75,7 @@ def mv(world: World, request: MvRequest) -> str:
         return ""
     disk = vm_disks.disk_of(vm, request.target_disk.disk_id)
     name = vm_disks.definition_of(disk, request.target_disk)
-    settings = _settings(world, disk, request.target_disk, request.datastore_id)
+    settings = vm_disks.settings_of(world, request.target_disk, request.datastore_id, disk)
     with nullcontext() if vm_disks.shared(disk) else world.locks.hold(name):
         controller = world.connect(settings)
         found = controller.definitions([name]).get(name)
@@ -95,19 +96,13 @@ def mv(world: World, request: MvRequest) -> str:
 def _ends(world: World, request: MvRequest, vm: Vm) -> Ends:
     """Tell hosts from the front-end; one that is a host as well is what oned's state of the VM says."""
     lost = vm.lcm_state in _LOST
-    stored = world.front_end.host(request.source.host) is None and vm.lcm_state not in _MIGRATING
+    stored = world.front_end.host(request.source.host) is None and vm.lcm_state not in _MIGRATING | _STORING
     storing = world.front_end.host(request.target.host) is None and vm.lcm_state not in _MIGRATING | _FETCHING
     return Ends(
         None if lost or stored else request.source.host,
         None if storing else request.target.host,
         lost,
     )
-
-
-def _settings(world: World, disk: Disk, target: DiskPlace, datastore_id: int) -> Settings:
-    if disk.clone is False:
-        return world.settings(world.cloud.datastore(datastore_id))
-    return vm_disks.settings_of(world, target, datastore_id)
 
 
 def _require_file(world: World, name: str, disk: Disk, ends: Ends, *places: DiskPlace) -> None:
@@ -190,12 +185,22 @@ def _move_disk(world: World, controller: Controller, subject: Subject) -> None:
         _mark(world, controller, subject)
         with world.locks.share(lock(name, source.host)) as held:
             leaves = origin is not None and origin != destination
-            if world.cloud.datastore(subject.target.datastore_id).tm_mad == vm_disks.TM_MAD:
+            if _links_here(world, subject):
                 others = _relink(world, subject)
             else:
                 others = leaves and host_files.linked(world, source.host, subject.device, source.path)
             if leaves and not others and held.alone():
                 _release(world, controller, name, source.host)
+
+
+def _links_here(world: World, subject: Subject) -> bool:
+    """Return whether nobody else brings the link: other drivers bring nothing from a host that is dead.
+
+    In another datastore of theirs there must be none: a plain `mv` of the directory, which may follow, would nest it.
+    """
+    target = subject.target.datastore_id
+    alone = subject.ends.lost and target == subject.source.datastore_id
+    return alone or world.cloud.datastore(target).tm_mad == vm_disks.TM_MAD
 
 
 def _mark(world: World, controller: Controller, subject: Subject) -> None:

@@ -41,7 +41,7 @@ def resize(world: World, request: ResizeRequest) -> str:
     disk = vm_disks.disk_of(vm, place.disk_id)
     name = vm_disks.definition_of(disk, place)
     with world.locks.hold(name):
-        settings = vm_disks.settings_of(world, place, request.datastore_id)
+        settings = vm_disks.settings_of(world, place, request.datastore_id, disk)
         controller = world.connect(settings)
         definition = volumes.defined(controller, name)
         vm_disks.require_owned(definition, disk, place)

@@ -13,7 +13,7 @@ from ..errors import Failed
 from ..naming import VmDirectory
 from ..units import Bytes
 from ..world import Command, World
-from . import streams
+from . import host_files, streams
 
 # A host that answers at all does these in milliseconds; the rest is a loaded machine.
 _SECONDS = 60.0
@@ -62,8 +62,9 @@ _RECEIVE = (
 """
     + _DIGEST
     + """mkdir -p -- "$1"
-rm -f -- "$1/../.monitor"
-cd -- "$1"
+"""
+    + host_files.NO_PROBE
+    + """cd -- "$1"
 rm -rf --one-file-system -- .linstor_un.new
 mkdir -- .linstor_un.new
 cd -- .linstor_un.new

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Optional
+
 from ..errors import Exists, NotFound
 from ..inventory import Definition
 from ..naming import DISK_ID, DS_ID, IMAGE_ID, VM_ID, DefinitionName, DiskPlace, definition_of_source, disk_definition
@@ -76,9 +78,13 @@ def marks(place: DiskPlace) -> dict[str, str]:
     return {VM_ID: str(place.vm_id), DISK_ID: str(place.disk_id), DS_ID: str(place.datastore_id)}
 
 
-def settings_of(world: World, place: DiskPlace, image_datastore: int) -> Settings:
-    """Return the settings of the system datastore, or the image's where that is another driver's."""
-    system = world.cloud.datastore(place.datastore_id)
-    if system.tm_mad == TM_MAD or place.datastore_id == image_datastore:
-        return world.settings(system)
+def settings_of(world: World, place: DiskPlace, image_datastore: int, disk: Optional[Disk] = None) -> Settings:
+    """Return a disk's settings: the system datastore's, or the image's where that one is another driver's.
+
+    Arguments: disk, one that exists: an image that is linked is where its own datastore placed it.
+    """
+    if disk is None or disk.clone is not False:
+        system = world.cloud.datastore(place.datastore_id)
+        if system.tm_mad == TM_MAD or place.datastore_id == image_datastore:
+            return world.settings(system)
     return world.settings(world.cloud.datastore(image_datastore))
