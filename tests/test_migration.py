@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Optional
 
 import pytest
@@ -18,8 +19,11 @@ from lab.oned.answers import Outcome, read_nothing
 from lab.site import Site
 from linstor_un.naming import by_res
 from site_support import cp, datablock, device, done, failed, marks, opened
+from test_backups import call as backup
+from test_backups import document as backup_document
 from test_moving import BASE, one_directory
 from test_moving_directories import fill, listing, own_files, run
+from test_saveas import cpds
 
 pytestmark = pytest.mark.slow
 
@@ -295,6 +299,46 @@ def test_a_lost_migration_of_an_image_ends_with_its_vm(site: Site, action: str) 
     word = site.disk_word("node3", 7, 1)
     quiet(site.oned.tm("mvds", word, by_res(IMAGE), 7, 100) if action == "mvds" else site.oned.tm(action, word, 7, 100))
     assert not both_write(site, IMAGE) and not site.attached(IMAGE) and marks(site, IMAGE) == {"IMAGE_ID": "5"}
+
+
+ACTIONS = {
+    "resize": 63, "snap_create": 51, "snap_delete": 53, "snap_revert": 52, "cpds": 27, "prebackup": 70,
+}  # fmt: skip
+
+
+def act(site: Site, action: str) -> Outcome:
+    """Do an action that needs nothing of a migration with the VM's own disk."""
+    word = site.disk_word("node3", 7, 0)
+    if action == "cpds":
+        return cpds(site)
+    if action == "prebackup":
+        return backup(site, action, backup_document(ACTIONS[action], disks=[DISKS[0]]), disks="0")
+    return site.oned.tm(action, word, 24 if action == "resize" else 0, 7, 100)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_any_action_on_a_disk_takes_back_what_a_lost_migration_left(site: Site, action: str) -> None:
+    running(site)
+    if action in ("snap_delete", "snap_revert"):
+        done(act(site, "snap_create"))
+    lost(site, "node3", "node4", OWN)
+    vm(site, "node4", "node3", state=ACTIONS[action])
+    done(act(site, action))
+    assert not both_write(site, OWN) and site.attached(OWN) == ["node3"] and "MIGRATION" not in marks(site, OWN)
+
+
+@pytest.mark.parametrize("why", ["both write", "oned waits for it"])
+def test_an_action_that_needs_nothing_of_a_migration_goes_on_beside_it(site: Site, why: str) -> None:
+    running(site)
+    lost(site, "node3", "node4", OWN)
+    vm(site, "node3", state=62 if why == "both write" else MIGRATE)
+    with ExitStack() as held:
+        for host in ("node3", "node4") if why == "both write" else ():
+            held.enter_context(opened(site, host, by_res(OWN)))
+        said = done(act(site, "resize")).stderr
+    assert ("open on node3 and node4" in said) == (why == "both write")
+    assert both_write(site, OWN) == {"node3 node4"} and "MIGRATION" in marks(site, OWN)
+    assert site.attached(OWN) == ["node3", "node4"]
 
 
 @pytest.mark.parametrize("action", ["mvds", "monitor"])

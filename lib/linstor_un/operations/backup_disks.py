@@ -13,7 +13,7 @@ from ..onexml import Disk, Vm
 from ..placement import half_made, require_together
 from ..settings import Settings
 from ..world import Controller, World
-from . import snapshots, vm_disks, volumes
+from . import snapshots, two_primaries, vm_disks, volumes
 from .volumes import Volume
 
 
@@ -53,7 +53,7 @@ def ours(disk: Disk) -> bool:
 def subjects(
     world: World, vm: Vm, directory: VmDirectory, disk_ids: Sequence[int], *, halfway: bool = False
 ) -> list[Subject]:
-    """Return the disks with their volumes as they are.
+    """Return the disks with their volumes as they are, when what a lost migration left on them was ended.
 
     Arguments: halfway, whether one may be between two states, for something else is written over it now.
     Raises NotFound for a disk or volume that is not there, Unsupported for a disk of another driver, Exists for a
@@ -69,6 +69,7 @@ def subjects(
         vm_disks.require_owned(definition, one.disk, disk_in(directory, one.disk.id))
         if not (halfway and definition.props.get(STATE) == REVERTING):
             volumes.require_whole(definition)
+        definition = two_primaries.end_lost_of(world, one.controller, definition, vm)
         if definition.size is None:
             raise Unsupported(f"{one.name} has no volume on LINSTOR; look at `linstor volume-definition list`")
         volume = volumes.look(one.controller, one.name, one.settings, definition.size)

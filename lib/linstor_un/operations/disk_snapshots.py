@@ -6,13 +6,14 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from .. import places
+from ..inventory import Definition
 from ..naming import DefinitionName
 from ..onexml import Disk, Vm
 from ..request.disks import DiskSnapshotRequest
 from ..settings import Settings
 from ..units import Kib, Mib, kib_from_mib
 from ..world import Controller, World
-from . import guest, reverting, snapshots, vm_disks
+from . import guest, reverting, snapshots, two_primaries, vm_disks
 from .rollbacks import Subject
 from .snapshots import Order
 
@@ -32,7 +33,7 @@ def create(world: World, request: DiskSnapshotRequest) -> str:
     subject = _subject(world, request)
     with world.locks.hold(subject.name):
         controller = _connect(world, request, subject.disk)
-        disk = snapshots.require(controller, subject.name, vm_disks.owner(subject.disk, request.disk))
+        disk = _require(world, controller, request, subject)
         snapshots.take(world, controller, disk, _order(request, subject.vm), request.disk.host)
     return ""
 
@@ -50,7 +51,7 @@ def create_live(world: World, request: DiskSnapshotRequest) -> str:
 
     with world.locks.hold(subject.name):
         controller = _connect(world, request, subject.disk)
-        disk = snapshots.require(controller, subject.name, vm_disks.owner(subject.disk, request.disk))
+        disk = _require(world, controller, request, subject)
         snapshots.take(world, controller, disk, _order(request, subject.vm), request.disk.host, quiet)
     return ""
 
@@ -62,6 +63,7 @@ def delete(world: World, request: DiskSnapshotRequest) -> str:
         controller = _connect(world, request, subject.disk)
         disk = snapshots.find(controller, subject.name, vm_disks.owner(subject.disk, request.disk))
         if disk is not None:
+            disk = two_primaries.end_lost_of(world, controller, disk, subject.vm)
             snapshots.drop(world, controller, disk, request.snapshot_id)
     return ""
 
@@ -76,13 +78,18 @@ def revert(world: World, request: DiskSnapshotRequest) -> str:
     with world.locks.hold(subject.name):
         settings = _settings(world, request, subject.disk)
         controller = world.connect(settings)
-        disk = snapshots.require(controller, subject.name, vm_disks.owner(subject.disk, request.disk))
+        disk = _require(world, controller, request, subject)
         own = subject.disk.clone is not False or subject.disk.persistent
         marks = vm_disks.marks(request.disk) if own else {}
         size = _size_after(world, request, subject)
         going = Subject(disk, settings, marks, (), size, request.disk)
         reverting.revert(world, controller, going, request.snapshot_id)
     return ""
+
+
+def _require(world: World, controller: Controller, request: DiskSnapshotRequest, subject: _Ordered) -> Definition:
+    disk = snapshots.require(controller, subject.name, vm_disks.owner(subject.disk, request.disk))
+    return two_primaries.end_lost_of(world, controller, disk, subject.vm)
 
 
 def _size_after(world: World, request: DiskSnapshotRequest, subject: _Ordered) -> Kib:

@@ -8,7 +8,7 @@ from ..inventory import Definition
 from ..request.disks import ResizeRequest
 from ..units import Kib, bytes_from_kib, kib_from_mib, mib_from_kib
 from ..world import Command, Controller, World
-from . import vm_disks, volumes
+from . import two_primaries, vm_disks, volumes
 from .volumes import Volume
 
 # DISK_RESIZE_UNDEPLOYED: oned names the VM's last host, where nothing is attached any more.
@@ -45,6 +45,7 @@ def resize(world: World, request: ResizeRequest) -> str:
         controller = world.connect(settings)
         definition = volumes.defined(controller, name)
         vm_disks.require_owned(definition, disk, place)
+        two_primaries.end_lost_of(world, controller, definition, vm)
         volume = volumes.existing(definition, controller, settings)
         placement.require_together(name, volume.replicas)
         _grow(world, controller, definition, volume, size)

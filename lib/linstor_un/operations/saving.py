@@ -26,7 +26,7 @@ from ..request.disks import CpdsRequest
 from ..settings import require_placement
 from ..units import Kib, Mib, bytes_from_kib, kib_from_mib, mib_from_kib
 from ..world import Controller, World
-from . import attachments, contents, copies, guest, images, restored, snapshots, vm_disks, volumes
+from . import attachments, contents, copies, guest, images, restored, snapshots, two_primaries, vm_disks, volumes
 from .contents import Device
 from .volumes import Volume, Wanted
 
@@ -84,6 +84,7 @@ def cpds(world: World, request: CpdsRequest) -> str:
             raise NotFound(f"{name}, the volume of disk {disk.id} of VM {vm.id}, does not exist on LINSTOR")
         vm_disks.require_owned(definition, disk, request.disk)
         volumes.require_whole(definition)
+        definition = two_primaries.end_lost_of(world, controller, definition, vm)
         source = volumes.existing(definition, controller, settings)
         snapshot = _snapshot(controller, name, request.snapshot_id)
         size = Kib(max((snapshot.size if snapshot else None) or source.size, kib_from_mib(image.size or Mib(0))))

@@ -15,6 +15,7 @@ from .. import naming, placement
 from ..errors import DriverError, Failed, InUse, NotFound
 from ..inventory import Definition, Replica
 from ..naming import MIGRATION, Migration
+from ..onexml import Vm
 from ..world import Controller, World
 from . import volumes
 
@@ -68,6 +69,27 @@ def end_lost(
     """End what an interrupted migration left on a volume that oned is about again; see `end`."""
     if of(definition):
         end(world, controller, definition.name, keep, dead)
+
+
+def end_lost_of(world: World, controller: Controller, definition: Definition, vm: Vm) -> Definition:
+    """End what an interrupted migration left on a disk of a VM that oned does something else with now.
+
+    What cannot be ended is told in oned's log, and stays for monitoring: the disk's action does not depend on it.
+    Arguments: vm, as oned has it: its last host keeps the disk. Returns the definition as it is then.
+    """
+    lost = of(definition)
+    if lost is None or vm.lcm_state == _MIGRATING:
+        return definition
+    try:
+        end(world, controller, definition.name, _host_of(vm), only=lost)
+    except DriverError as error:
+        world.trail.warn(f"two primaries of {definition.name} stay allowed: {error}")
+        return definition
+    return definition._replace(props={key: value for key, value in definition.props.items() if key != MIGRATION})
+
+
+def _host_of(vm: Vm) -> set[str]:
+    return {record.host for record in vm.history[-1:]}
 
 
 def end(
@@ -168,6 +190,6 @@ def _expire(world: World, controller: Controller, name: str, lost: Migration) ->
     else:
         if vm.lcm_state == _MIGRATING:
             return
-        hosts = {record.host for record in vm.history[-1:]}
+        hosts = _host_of(vm)
     if end(world, controller, name, hosts, only=lost):
         world.trail.info(f"only one host may write to {name} again: VM {lost.vm_id} is not being migrated any more")
