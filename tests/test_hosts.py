@@ -20,7 +20,7 @@ import pytest
 from lab.hosts import Hosts, LabUnavailable, account
 from linstor_un.adapters.directories import private
 from linstor_un.adapters.hosts import SshHosts
-from linstor_un.errors import BadRequest, DriverError, Failed, TimedOut, Unreachable
+from linstor_un.errors import BadRequest, DriverError, Failed, HostUnreachable, TimedOut, Unreachable
 from linstor_un.world import Command, Outcome
 
 pytestmark = pytest.mark.slow
@@ -219,13 +219,20 @@ def test_an_unreachable_host_is_told_from_a_failing_command(lab: Hosts) -> None:
 
     lab.stop("node2")
     try:
-        with pytest.raises(Unreachable, match="cannot look: host node2 cannot be reached: .*(refused|route|timed out)"):
+        said = "cannot look: host node2 cannot be reached: .*(refused|route|timed out)"
+        with pytest.raises(HostUnreachable, match=said):
             by_driver(work)
     finally:
         lab.start("node2")
     by_driver(work)
-    with pytest.raises(Unreachable, match="host nosuch cannot be reached: ssh: Could not resolve"):
+    with pytest.raises(HostUnreachable, match="host nosuch cannot be reached: ssh: Could not resolve"):
         by_driver(lambda hosts: hosts.run(Command("nosuch", ["true"]), seconds=5, doing="look"))
+
+
+def test_a_front_end_that_is_too_busy_is_no_host_that_is_dead() -> None:
+    with pytest.raises(Unreachable, match="no answer within 0 s") as caught:
+        SshHosts(start_seconds=0).run(Command(None, ["true"]), seconds=5, doing="look")
+    assert not isinstance(caught.value, HostUnreachable)
 
 
 @pytest.mark.usefixtures("lab")

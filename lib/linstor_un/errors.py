@@ -66,6 +66,10 @@ class Unreachable(Refused):
     """Nothing answers there: controller, oned or host; the request was not delivered."""
 
 
+class HostUnreachable(Unreachable):
+    """ssh does not get into a host, so that nothing was run there."""
+
+
 class Uncertain(DriverError):
     """The answer was lost: it may have happened or not, and reading back did not tell."""
 

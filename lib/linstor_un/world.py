@@ -213,7 +213,7 @@ class Piped(NamedTuple):
 class Hosts(Protocol):
     """Commands on hosts and on the front-end.
 
-    Every method raises Unreachable when the host cannot be reached and nothing ran, TimedOut after
+    Every method raises HostUnreachable when ssh does not get into the host and nothing ran, TimedOut after
     `seconds` (the remote command is ended as well), Failed when a command ends with a code that is
     not in `accept`. The exception's sentence has the last line of stderr.
     """

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from math import ceil
 from typing import IO, Optional
 
-from ..errors import BadRequest, Failed, TimedOut, Unreachable
+from ..errors import BadRequest, Failed, HostUnreachable, TimedOut, Unreachable
 from ..units import Bytes
 from ..world import Command, Outcome, Piped
 from .channel import SCRIPT, Channel
@@ -151,7 +151,8 @@ class SshHosts:
         if not channel.started:
             where = job.command.host or "the front-end"
             reason = _last_line(channel.stderr()) or f"no answer within {self._start_seconds:g} s"
-            raise Unreachable(
+            kind = HostUnreachable if job.command.host else Unreachable
+            raise kind(
                 f"cannot {job.doing}: host {where} cannot be reached: {reason}; "
                 "check that oneadmin can log in there by ssh without a password"
             )

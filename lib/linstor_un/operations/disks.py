@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Optional
 
 from .. import placement
-from ..errors import NotFound, Refused
+from ..errors import HostUnreachable, NotFound, Refused
 from ..naming import (
     DISK_ID,
     DS_ID,
@@ -149,6 +149,7 @@ def ln(world: World, request: LnRequest) -> str:
             marks[WRITTEN_ON] = target.host
         with world.undo.by(f"marks of {request.source}", controller.mark, request.source, {}, list(marks)):
             controller.mark(request.source, marks)
+        lost_hosts.clear(world, controller, source, target)
     return ""
 
 
@@ -218,17 +219,27 @@ def _delete_linked(world: World, place: DiskPlace, disk: Disk, datastore_id: int
 
 
 def _take_back(world: World, controller: Controller, name: str, place: DiskPlace) -> None:
-    """Take a persistent image from its VM, with all marks of it; an image that is gone has none."""
+    """Take a persistent image from its VM, with all marks of it; an image that is gone has none.
+
+    A host that is dead is marked and left out: oned does not come back to the image of a VM that it deleted.
+    """
     found = controller.definitions([name]).get(name)
     if found is not None:
         two_primaries.end_lost(world, controller, found, {place.host})
-    _let_go(world, controller, name, place, marked=True)
-    if found is not None:
-        lost_hosts.clear(world, controller, found, place)
+    left: dict[str, str] = {}
+    try:
+        _let_go(world, controller, name, place, marked=True)
+    except HostUnreachable as unreachable:
+        if found is None:
+            raise
+        left = lost_hosts.left(world, controller, found, place, unreachable)
+    else:
+        if found is not None:
+            lost_hosts.clear(world, controller, found, place)
     marks = [key for key in (VM_ID, DISK_ID, DS_ID) if found is not None and key in found.props]
-    if marks:
+    if marks or left:
         with suppress(NotFound):
-            controller.mark(name, {}, clear=marks)
+            controller.mark(name, left, clear=marks)
 
 
 def _let_go(world: World, controller: Controller, name: str, place: DiskPlace, marked: bool) -> None:

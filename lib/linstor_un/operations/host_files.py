@@ -78,6 +78,23 @@ set -- "$users" "$device"
     + _USERS
 )
 
+# The number of a disk is given again: a link of another disk may be there by now.
+_UNLINK_LED = """set -e
+users=$1 path=$2
+shift 2
+found=$(readlink -- "$path") || true
+for device; do
+  [ "$found" != "$device" ] || rm -f -- "$path"
+done
+for link in "$users"/*/*/disk.*; do
+  found=$(readlink -- "$link") || continue
+  for device; do
+    [ "$found" != "$device" ] || { echo "$link"; exit 0; }
+  done
+done
+exit 0
+"""
+
 # A marketplace has an image for a while, and says when it is done; one that failed says nothing.
 _OLD_EXPORTS = """[ -d "$1" ] || exit 0
 find "$1" -mindepth 3 -maxdepth 3 -path "$1/*/export-*/disk.0" -type l \\( -mmin +1440 -o -xtype l \\) -print |
@@ -158,6 +175,14 @@ def unlink(world: World, host: str, path: str, device: str = "", kind: str = "an
     """
     arguments = (_datastores(world), device, path, kind)
     return bool(_script(world, host, _UNLINK, *arguments, doing=f"remove {path}"))
+
+
+def unlink_led(world: World, host: str, path: str, devices: Sequence[str]) -> bool:
+    """Remove a link that leads to one of a disk's devices; another link or a file is left alone, absent is success.
+
+    Returns whether another VM on that host has a link to one of them.
+    """
+    return bool(_script(world, host, _UNLINK_LED, _datastores(world), path, *devices, doing=f"remove {path}"))
 
 
 def remove_directory(world: World, host: str, path: str) -> None:

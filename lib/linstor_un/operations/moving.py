@@ -89,7 +89,7 @@ def mv(world: World, request: MvRequest) -> str:
         two_primaries.end_lost(world, controller, found, hosts, {request.source.host} if ends.lost else ())
         _move_disk(world, controller, _bring_data(world, controller, subject))
         if not ends.lost:
-            lost_hosts.clear(world, controller, found, request.target_disk)
+            lost_hosts.clear(world, controller, found, request.target_disk, request.source_disk)
     return ""
 
 
