@@ -62,8 +62,8 @@ def clear(
     if LOST_HOSTS not in definition.props:
         return
     places = [place for place in _places(definition, here) if source is None or lost_place(place) != lost_place(source)]
-    left = [place for place in places if not _cleared(world, controller, definition.name, place, here)]
-    rest = " ".join(map(lost_place, left))
+    away = [place for place in places if not _cleared(world, controller, definition.name, place, here)]
+    rest = " ".join(map(lost_place, away))
     try:
         controller.mark(definition.name, {LOST_HOSTS: rest} if rest else {}, clear=[] if rest else [LOST_HOSTS])
     except DriverError as error:
