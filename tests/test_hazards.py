@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from copy_support import make_world
 from hazard_support import diskful, flags, naive
 from lab.controller import satellites
 from lab.controller.cluster import Cluster
 from lab.controller.faults import Fault
 from lab.controller.volumes import Content, NoVolumes
 from linstor_un.errors import Exists, Failed, NotEnoughSpace, NotFound, Refused, Unsupported
+from linstor_un.operations import removal
 from linstor_un.settings import Settings
 from linstor_un.units import Kib
+from scripted_controller import TestClock
 from test_controller_contract import MARK, SIZE, Stage, grow, sentence, simulated
 
 QUORUM = "DrbdOptions/Resource/quorum"
@@ -308,6 +312,58 @@ def test_a_snapshot_that_failed_half_way_is_deleted_again(drbd: Stage) -> None:
     assert "TimeoutException" in sentence(lambda: drbd.lin.snapshot(name, "snap"), Failed)
     assert not drbd.lin.snapshots(name)
     assert any(f"end that with `drbdadm resume-io {name}`" in line for line in drbd.trail.warned())
+
+
+SAFETY = "safety-snap-f4bZ0q1TtX"
+
+
+def left_by_a_rollback(stage: Stage, name: str) -> None:
+    """Leave what a rollback of LINSTOR's own falls back to."""
+    naive(cluster_of(stage), "POST", f"resource-definitions/{name}/snapshots", {"name": SAFETY})
+    found = cluster_of(stage).definition(name)
+    assert found
+    found.snapshots[SAFETY.upper()].flags.append("SAFETY_SNAPSHOT")
+
+
+def test_what_a_rollback_of_linstors_own_left_goes_with_its_volume(drbd: Stage, tmp_path: Path) -> None:
+    name = drbd.volume("a")
+    drbd.lin.snapshot(name, "snapshot-0")
+    left_by_a_rollback(drbd, name)
+    assert [one.name for one in drbd.lin.snapshots(name)] == ["snapshot-0"]
+    assert naive(cluster_of(drbd), "DELETE", f"resource-definitions/{name}")[0] == 500
+
+    world = make_world(tmp_path)._replace(clock=TestClock())
+    removal.remove(world, drbd.lin, name, {}, drbd.settings)
+    assert name not in drbd.lin.definitions([name])
+
+
+def test_what_a_rollback_may_fall_back_to_stays_until_it_has_ended(drbd: Stage, tmp_path: Path) -> None:
+    name = drbd.volume("a")
+    left_by_a_rollback(drbd, name)
+    found = cluster_of(drbd).definition(name)
+    assert found
+
+    class Ending(TestClock):
+        """LINSTOR ends its rollback after half a minute."""
+
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            if self.time > 1030:
+                found.snapshots.clear()
+
+    removal.remove(make_world(tmp_path)._replace(clock=Ending()), drbd.lin, name, {}, drbd.settings)
+    assert name not in drbd.lin.definitions([name])
+    assert not [one for one in requests(drbd, "DELETE") if SAFETY in one]
+
+
+def test_a_deletion_of_what_a_rollback_left_is_not_taken_for_done(drbd: Stage) -> None:
+    name = drbd.volume("a")
+    left_by_a_rollback(drbd, name)
+    assert drbd.simulator
+    drbd.simulator.faults.add(Fault("drop", method="DELETE"))
+    assert "nothing happened" in sentence(lambda: drbd.lin.delete_snapshot(name, SAFETY), Refused)
+    drbd.lin.delete_snapshot(name, SAFETY)
+    assert not drbd.lin.rolling_back(name)
 
 
 # --- attachments ------------------------------------------------------------------------------------------------

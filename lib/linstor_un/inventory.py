@@ -108,6 +108,11 @@ class Snapshot(NamedTuple):
         return "SUCCESSFUL" in self.flags
 
     @property
+    def safety(self) -> bool:
+        """LINSTOR (1.31 on) took it for the time of a rollback of its own."""
+        return self.name.startswith("safety-snap-")
+
+    @property
     def pending(self) -> bool:
         """LINSTOR is about to take it: it has neither succeeded nor failed."""
         return not self.flags

@@ -34,8 +34,11 @@ class Controller(Protocol):
     def replicas(self, name: str) -> list[Replica]:
         """Return the resources of a definition on all nodes. Raises NotFound when there is no definition."""
 
-    def snapshots(self, name: str) -> list[Snapshot]:
-        """Return the definition's snapshots in the order of their creation; none for an unknown one."""
+    def snapshots(self, name: str, *, safety: bool = False) -> list[Snapshot]:
+        """Return the definition's snapshots in the order of their creation; none for an unknown one.
+
+        Arguments: safety, whether those count that LINSTOR takes for the time of its own rollbacks.
+        """
 
     def nodes(self) -> list[Node]:
         """Return all nodes."""

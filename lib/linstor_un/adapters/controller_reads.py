@@ -21,8 +21,6 @@ from .controller_session import Session, path
 
 # About 8 KB of address are safe; a name has at most 48 characters.
 NAMES_PER_REQUEST = 100
-# What LINSTOR calls the snapshot that it takes for the time of a rollback.
-SAFETY = "safety-snap-"
 # Capacity is asked every few minutes by several datastores; a query costs a round trip to every thin pool.
 CACHE_SECONDS = 60
 # The group of definitions that name none.
@@ -79,15 +77,16 @@ class Reads(Session):
         document = self._read(doing, path("resource-definitions", name, "resources"), list)
         return self._parse(doing, parsing.replica, document)
 
-    def snapshots(self, name: str) -> list[Snapshot]:
-        """See `world.Controller.snapshots`; the safety snapshots of LINSTOR's own rollbacks are left out."""
-        mine = [item for item in self._all_snapshots(name) if not item.name.startswith(SAFETY)]
-        return sorted(mine, key=lambda item: item.sequence)
-
-    def _all_snapshots(self, name: str) -> list[Snapshot]:
+    def snapshots(self, name: str, *, safety: bool = False) -> list[Snapshot]:
+        """See `world.Controller.snapshots`."""
         doing = f"list the snapshots of {name}"
         document = self._read(doing, path("view", "snapshots", query={"resources": name}), list)
-        return self._parse(doing, parsing.snapshot, document)
+        found = self._parse(doing, parsing.snapshot, document)
+        return sorted((item for item in found if safety or not item.safety), key=lambda item: item.sequence)
+
+    def rolling_back(self, name: str) -> bool:
+        """See `world.Controller.rolling_back`. Its safety snapshot is there from the first step to the last but one."""
+        return any(item.safety for item in self.snapshots(name, safety=True))
 
     def nodes(self) -> list[Node]:
         """See `world.Controller.nodes`."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from ..errors import NotFound
 from ..inventory import Replica
-from .controller_reads import SAFETY
 from .controller_session import Seen, path
 from .controller_snapshots import Snapshots
 
@@ -42,10 +41,6 @@ class Rollbacks(Snapshots):
 
         address = path("resource-definitions", name, "snapshot-rollback", snapshot)
         self._change(doing, "POST", address, {}, look, proof=True, times=_TIME_LIMITS)
-
-    def rolling_back(self, name: str) -> bool:
-        """See `world.Controller.rolling_back`. Its safety snapshot is there from the first step to the last but one."""
-        return any(item.name.startswith(SAFETY) for item in self._all_snapshots(name))
 
     def _there(self, name: str) -> list[Replica]:
         try:

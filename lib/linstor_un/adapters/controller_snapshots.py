@@ -68,7 +68,8 @@ class Snapshots(Moves):
             raise
 
     def _snapshot(self, name: str, snapshot: str) -> Any:
-        return next((item for item in self.snapshots(name) if item.name.lower() == snapshot.lower()), None)
+        found = self.snapshots(name, safety=True)
+        return next((item for item in found if item.name.lower() == snapshot.lower()), None)
 
     def _clean_up(self, what: str, step: Any) -> None:
         """Delete what a failure left; the failure itself stays the news."""

@@ -22,9 +22,6 @@ from ..world import Controller, World
 from . import attachments, host_files, volumes
 from .volumes import Volume
 
-# What LINSTOR works on when the driver has to end is waited for so long.
-_ENDING_SECONDS = 60.0
-
 
 class Subject(NamedTuple):
     """A volume that goes back to a snapshot, and what has to be true of it afterwards.
@@ -82,7 +79,7 @@ def _tell(
     """Nothing takes a rollback back: let LINSTOR end, put the rest in order, and say what the volume may hold."""
     rest = ""
     try:
-        until(world.clock, _ENDING_SECONDS, lambda: True if not controller.rolling_back(subject.name) else None)
+        until(world.clock, volumes.ROLLBACK_SECONDS, lambda: None if controller.rolling_back(subject.name) else True)
         settle(world, controller, subject, volume, known)
     except DriverError as error:
         rest = f"; {error}"

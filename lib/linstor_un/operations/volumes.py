@@ -14,7 +14,7 @@ from typing import Callable, NamedTuple, Optional
 
 from .. import placement
 from ..errors import Exists, InUse, NotEnoughSpace, NotFound, Refused, Unsupported
-from ..inventory import DRBD, Definition, Pool, Replica
+from ..inventory import DRBD, Definition, Pool, Replica, Snapshot
 from ..naming import AUX, COPY_OF, CREATING, REVERTING, RUN, STATE, by_res, restored_definition
 from ..placement import Fate
 from ..retry import until
@@ -24,6 +24,8 @@ from ..world import Controller, World
 
 # A process that is ending may hold a device a little longer than oned thinks.
 CLOSING_SECONDS = 10.0
+# How long a rollback whose end nobody told is waited for.
+ROLLBACK_SECONDS = 60.0
 
 # KiB that may be allocated of a fresh thin volume; DRBD's data for 7 peers is a part in 4700 more.
 _FRESH = 2 * 1024
@@ -326,20 +328,30 @@ def clear_restored(world: World, controller: Controller, target: str) -> None:
 def delete_when_closed(world: World, controller: Controller, name: str, snapshots: bool = False) -> None:
     """Delete a definition with its snapshots. Arguments: snapshots, whether it is known to have some."""
     if snapshots:
-        _delete_snapshots(controller, name)
+        _delete_snapshots(world, controller, name)
 
     def step() -> None:
         try:
             controller.delete(name)
         except Exists:
-            _delete_snapshots(controller, name)
+            _delete_snapshots(world, controller, name)
             controller.delete(name)
 
     when_closed(world, step)
 
 
-def _delete_snapshots(controller: Controller, name: str) -> None:
-    for snapshot in controller.snapshots(name):
+def _delete_snapshots(world: World, controller: Controller, name: str) -> None:
+    """Delete all snapshots, in the end also the one that a rollback of LINSTOR's own left: it keeps a definition too.
+
+    A rollback that is under way falls back to that one, so it is given time to end.
+    """
+
+    def settled() -> Optional[list[Snapshot]]:
+        found = controller.snapshots(name, safety=True)
+        return None if any(one.safety for one in found) else found
+
+    found = until(world.clock, ROLLBACK_SECONDS, settled)
+    for snapshot in controller.snapshots(name, safety=True) if found is None else found:
         controller.delete_snapshot(name, snapshot.name)
 
 
