@@ -340,6 +340,11 @@ def test_a_foreign_definition_is_left_alone(found: Definition) -> None:
         placement.fate(found, {IMAGE_ID: "5", ORIGIN: "1700000000"})
 
 
+def test_an_images_marks_alone_do_not_make_a_disk() -> None:
+    with pytest.raises(Exists, match="is marked IMAGE_ID=5"):
+        placement.fate(definition(image="5"), {VM_ID: "7"})
+
+
 def test_a_definition_that_linstor_still_deletes_is_not_used() -> None:
     with pytest.raises(InUse, match="still being deleted"):
         placement.fate(definition("DELETE", image="5"), {IMAGE_ID: "5"})

@@ -37,6 +37,8 @@ DELETING = "deleting"
 # The definition that a half-made one is a copy of, by way of a snapshot named as the half-made one: who finds that
 # later also finds the snapshot.
 COPY_OF = AUX + "COPY_OF"
+# LINSTOR's own: the definition that one was cloned from.
+CLONED_FROM = "cloned-from"
 # The node whose replica of a persistent image a VM wrote to last, where no DRBD keeps the replicas equal.
 WRITTEN_ON = AUX + "WRITTEN_ON"
 # A live migration, while two hosts may write: VM/SOURCE/TARGET/SECONDS, these since 1970.

@@ -8,7 +8,7 @@ from typing import Optional
 
 from .errors import BadRequest, Exists, InUse, Refused, Unreachable
 from .inventory import DRBD, LUKS, STORAGE, Definition, Group, Pool, Replica
-from .naming import AUX, DELETING, DISK_ID, IMAGE_ID, ORIGIN, RUN, STATE, VM_ID
+from .naming import AUX, CLONED_FROM, DELETING, DISK_ID, IMAGE_ID, ORIGIN, RUN, STATE, VM_ID
 from .settings import Settings
 from .world import CloudHost
 
@@ -38,12 +38,15 @@ def contradiction(definition: Definition, marks: Mapping[str, str]) -> str:
     return ""
 
 
-def fate(definition: Optional[Definition], marks: Mapping[str, str]) -> Fate:
+def fate(
+    definition: Optional[Definition], marks: Mapping[str, str], cloned: Optional[Definition] = None
+) -> Fate:  # fmt: skip
     """Decide about a definition whose name an action wants to create with these marks.
 
     Complete and ours: a rerun, keep it. Half-made and ours: the leftover of a killed run, replace it.
     Raises Exists for anybody else's and InUse for one that LINSTOR is still deleting: it still accepts
     new resources then, and would delete them later.
+    Arguments: cloned, what it may be an unmarked clone of.
     """
     if definition is None:
         return Fate.CREATE
@@ -54,9 +57,14 @@ def fate(definition: Optional[Definition], marks: Mapping[str, str]) -> Fate:
         )
     if half_made(definition):
         return Fate.REPLACE
+    if unmarked_clone(definition, cloned):
+        return Fate.REPLACE
+    kinds = [key for key in (VM_ID, IMAGE_ID) if key in definition.props]
     other = contradiction(definition, marks)
-    unmarked = not any(key in definition.props for key in (VM_ID, IMAGE_ID))
-    if other or unmarked:
+    if not other and kinds and not any(key in marks for key in kinds):
+        # A disk's name with an image's marks alone: it was copied from that image, by nobody knows whom.
+        other = f"{kinds[0][len(AUX) :]}={definition.props[kinds[0]]}"
+    if other or not kinds:
         reason = f"is marked {other}" if other else "carries no mark of this driver"
         raise Exists(f"{definition.name} exists already and {reason}; remove or rename it on LINSTOR, then retry")
     if definition.props.get(STATE) == DELETING or not definition.complete:
@@ -70,6 +78,21 @@ def half_made(definition: Definition) -> bool:
     Its other marks say nothing: restoring a snapshot copies the source's over them.
     """
     return RUN in definition.props
+
+
+def unmarked_clone(definition: Definition, source: Optional[Definition]) -> bool:
+    """Return whether LINSTOR before 1.32 cloned the source to the definition, and nobody has marked it since.
+
+    LINSTOR names the source in a property, and copies all others. A clone that the driver completed has a VM or an
+    image in its marks that the source does not have, and what somebody made otherwise names another source or none.
+    """
+    if source is None or definition.props.get(CLONED_FROM, "").lower() != source.name.lower():
+        return False
+    return _marks(definition) == _marks(source)
+
+
+def _marks(definition: Definition) -> dict[str, str]:
+    return {key: value for key, value in definition.props.items() if key.startswith(AUX)}
 
 
 def made_by(definition: Optional[Definition], run: str) -> bool:

@@ -179,10 +179,19 @@ class Controller(Protocol):
         set again: LINSTOR >= 1.31 empties it, and refuses another one (502) as long as there are replicas.
         """
 
-    def clone(self, name: str, target: str, settings: Settings, marks: Mapping[str, str], clear: Sequence[str]) -> None:
-        """Let LINSTOR clone a definition and wait until the clone is complete.
+    def clones_marked(self) -> bool:
+        """Return whether a clone is born with its marks; LINSTOR before 1.32 gives it its source's."""
 
-        Arguments: marks and clear, properties of the clone set and left out. Raises Unsupported.
+    def clone(self, name: str, target: str, settings: Settings, marks: Mapping[str, str], clear: Sequence[str]) -> None:
+        """Let LINSTOR begin to clone a definition.
+
+        Arguments: marks and clear, properties of the clone set and left out, where `clones_marked`. Raises Unsupported.
+        """
+
+    def await_clone(self, name: str, target: str, size: Kib) -> None:
+        """Wait until the clone of a definition is complete.
+
+        Arguments: size, of the source. Raises Failed, and TimedOut when it takes longer than copying so much may.
         """
 
 

@@ -71,6 +71,7 @@ BUDGETS = {
     "clone copy, source in use": Budget(6, 3, 2, goal=(5, 1), reason=f"{_PLACED}; {_TWO_HOSTS}"),
     "clone snapshot": Budget(12, 1, 1, goal=(7, 1), reason=_RESTORED),
     "clone clone": Budget(12, 1, 1, goal=(4, 1), reason=_CLONABLE),
+    "clone clone before 1.32": Budget(13, 1, 1, goal=(4, 1), reason=_CLONABLE),
     "ln": Budget(4, 1, 1, goal=(2, 1), reason=f"{_MARKED}; {_SOUND}"),
     "mkimage": Budget(4, 3, 2, goal=(4, 1), reason=_TWO_HOSTS),
     "mkswap": Budget(4, 3, 2, goal=(4, 1), reason=_TWO_HOSTS),

@@ -125,6 +125,10 @@ class Snapshots(Moves):
             if entry.code == answers.NOT_CONNECTED:
                 raise Failed(f"cannot {doing}: {entry.message.rstrip('.')}")
 
+    def clones_marked(self) -> bool:
+        """See `world.Controller.clones_marked`."""
+        return self._understands("clone_marks")
+
     def clone(self, name: str, target: str, settings: Settings, marks: Mapping[str, str], clear: Sequence[str]) -> None:
         """See `world.Controller.clone`; raises Exists when the target's name is taken.
 
@@ -136,7 +140,7 @@ class Snapshots(Moves):
         body: dict[str, Any] = {"name": target}
         if settings.resource_group and settings.resource_group != source.group and self._understands("clone_group"):
             body["resource_group"] = settings.resource_group
-        at_once = self._understands("clone_marks")
+        at_once = self.clones_marked()
         if at_once:
             body["override_props"] = dict(marks)
             body["delete_props"] = [key for key in clear if key not in marks]
@@ -150,9 +154,6 @@ class Snapshots(Moves):
             return Seen.DONE
 
         self._change(doing, "POST", path("resource-definitions", name, "clone"), body, look)
-        self._await_clone(doing, name, target, source.size or Kib(0))
-        if not at_once:
-            self.mark(target, marks, clear)
 
     def _clonable(self, doing: str, name: str, target: str) -> Definition:
         """Return the source. Raises what stands against cloning it."""
@@ -182,7 +183,9 @@ class Snapshots(Moves):
                 raise Refused(f"cannot {doing}: not all replicas of {name} are up to date; wait for its resync")
         return source
 
-    def _await_clone(self, doing: str, name: str, target: str, size: Kib) -> None:
+    def await_clone(self, name: str, target: str, size: Kib) -> None:
+        """See `world.Controller.await_clone`."""
+        doing = f"clone {name} to {target}"
         address = path("resource-definitions", name, "clone", target)
 
         def status() -> Optional[str]:

@@ -14,7 +14,7 @@ from .. import placement
 from ..errors import DriverError, Exists, InUse, Refused, Unsupported
 from ..inventory import Definition
 from ..naming import WRITTEN_ON
-from ..units import bytes_from_kib
+from ..units import Kib, bytes_from_kib
 from ..world import Controller, World
 from . import attachments, contents, volumes
 from .contents import Device
@@ -30,8 +30,10 @@ def duplicate(
     Returns None when the complete volume is there already.
     Raises Unsupported when the mode does not work there, with the reason.
     """
-    if found is not None and volumes.settle_name(world, controller, wanted, found):
-        return None
+    if found is not None:
+        cloned = None if controller.clones_marked() else source
+        if volumes.settle_name(world, controller, wanted, found, cloned):
+            return None
     # Replicas that differ are made equal by a copy alone.
     mode = "copy" if WRITTEN_ON in source.props else wanted.settings.clone_mode
     if mode == "snapshot":
@@ -156,9 +158,22 @@ def _take(world: World, controller: Controller, name: str, snapshot: str) -> Non
 
 def _by_linstor(world: World, controller: Controller, source: Definition, wanted: Wanted) -> Volume:
     marks = volumes.birth_marks(world, controller, wanted)
-    with world.undo.by(wanted.name, volumes.discard, world, controller, wanted.name):
-        controller.clone(source.name, wanted.name, wanted.settings, marks, volumes.inherited(source, marks))
+    inherited = volumes.inherited(source, marks)
+    with world.undo.by(wanted.name, _discard_clone, world, controller, source, wanted.name):
+        controller.clone(source.name, wanted.name, wanted.settings, marks, inherited)
+    # Beyond the take-back's block: that these are refused does not mean that there is no clone.
+    if not controller.clones_marked():
+        controller.mark(wanted.name, marks, clear=inherited)
+    controller.await_clone(source.name, wanted.name, source.size or Kib(0))
     return _grown(controller, source, wanted)
+
+
+def _discard_clone(world: World, controller: Controller, source: Definition, name: str) -> None:
+    """Take back a clone of this run, also one that it could not mark; the name was free when the run began."""
+    found = controller.definitions([name]).get(name)
+    unmarked = found is not None and not controller.clones_marked() and placement.unmarked_clone(found, source)
+    if unmarked or placement.made_by(found, world.run):
+        volumes.delete_when_closed(world, controller, name)
 
 
 def _grown(controller: Controller, source: Definition, wanted: Wanted) -> Volume:

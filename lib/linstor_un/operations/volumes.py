@@ -135,15 +135,21 @@ def require_whole(definition: Definition) -> None:
         raise Refused(f"{definition.name} is not complete (STATE={state}); its creation or deletion was interrupted")
 
 
-def settle_name(world: World, controller: Controller, wanted: Wanted, found: Optional[Definition]) -> bool:
+def settle_name(
+    world: World,
+    controller: Controller,
+    wanted: Wanted,
+    found: Optional[Definition],
+    cloned: Optional[Definition] = None,
+) -> bool:
     """Make the name free, or find that the volume is there already.
 
-    Arguments: found, the definition as it was read. Returns True when a complete volume of ours exists
-    (a rerun after success). Raises what `placement.fate` raises, and InUse when a half-made one is open, or LINSTOR
+    Arguments: found, the definition as it was read; cloned, what it may be an unmarked clone of.
+    Returns True when a complete volume of ours exists (a rerun after success). Raises what `placement.fate` raises, and InUse when a half-made one is open, or LINSTOR
     cannot end its deletion.
     """
     found = _after_deletion(world, controller, wanted, found)
-    decision = placement.fate(found, wanted.marks)
+    decision = placement.fate(found, wanted.marks, cloned)
     if decision is Fate.REPLACE and found is not None:
         world.trail.info(f"replacing {wanted.name}, which an interrupted run left half-made")
         discard_half_made(world, controller, found)

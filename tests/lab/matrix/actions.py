@@ -67,7 +67,7 @@ class Action:
 
     `start` calls it; `changes` are the definitions, and beginnings of paths on hosts, that it is about;
     `copies` names the volume that has what another one (or an image file, by its digest's name) has after it;
-    `state` is the VM's LCM_STATE; `hosts` are where it was and is.
+    `state` is the VM's LCM_STATE; `hosts` are where it was and is; `linstor` is the controller's version.
     """
 
     name: str
@@ -79,6 +79,7 @@ class Action:
     hosts: tuple[str, ...] = (HOST,)
     attributes: Mapping[str, str] = field(default_factory=dict)
     state: int = 1
+    linstor: str = "1.33"
 
     @property
     def lcm_state(self) -> int:
@@ -302,6 +303,8 @@ def actions() -> list[Action]:
         _clone("clone copy, source in use", "copy", in_use),
         _clone("clone snapshot", "snapshot", _PLAIN_SOURCE),
         _clone("clone clone", "clone", _PLAIN_SOURCE),
+        # There a clone has its source's marks until it is marked.
+        replace(_clone("clone clone before 1.32", "clone", _PLAIN_SOURCE), linstor="1.31"),
         Action("ln", _tm("ln", _source(PERSISTENT), _disk(2), VM, 100), _empty(_FREE_PERSISTENT), let_go),
         Action("mkimage", _tm("mkimage", 16, "raw", _disk(3), VM, 101), _empty(),
                frozenset({f"one-vm-{VM}-disk-3", _path(3)})),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from lab.controller.features import Version
 from lab.matrix import scene
 from lab.matrix.actions import IMAGE_FILES, Action, make_image_files
 from lab.matrix.effects import Effect, Saboteur
@@ -68,6 +69,7 @@ class Bench:
     def effects(self, action: Action) -> list[Effect]:
         """Run an action undisturbed: remember where it begins and ends, and return its effects."""
         scene.furnish(self.site, action.lcm_state, action.hosts, **action.attributes)
+        self.site.cluster.version = Version(action.linstor)
         self._base = action.scene.establish(self.site)
         self._saboteur.reads = False
         outcome = self._run(action)
