@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
+from lab.controller.features import Version
 from lab.hosts import account
 from lab.matrix import scene
 from lab.matrix.actions import Action
@@ -57,6 +58,7 @@ def prepare(site: scene.Stage, action: Action) -> scene.State:
     """Set the scene of an action: any host may copy, as without BRIDGE_LIST. Returns its state, for `Scene.restore`."""
     scene.furnish(site, action.lcm_state, action.hosts)
     site.datastores(RESOURCE_GROUP="opennebula", **action.attributes)
+    site.cluster.version = Version(action.linstor)
     return action.scene.establish(site)
 
 

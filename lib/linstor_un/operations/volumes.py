@@ -145,8 +145,8 @@ def settle_name(
     """Make the name free, or find that the volume is there already.
 
     Arguments: found, the definition as it was read; cloned, what it may be an unmarked clone of.
-    Returns True when a complete volume of ours exists (a rerun after success). Raises what `placement.fate` raises, and InUse when a half-made one is open, or LINSTOR
-    cannot end its deletion.
+    Returns True when a complete volume of ours exists (a rerun after success). Raises what `placement.fate` raises, and
+    InUse when a half-made one is open, or LINSTOR cannot end its deletion.
     """
     found = _after_deletion(world, controller, wanted, found)
     decision = placement.fate(found, wanted.marks, cloned)
