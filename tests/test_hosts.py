@@ -161,6 +161,25 @@ def test_every_code_of_a_command_is_its_own(place: Optional[str], code: int) -> 
     assert by_driver(work) == Outcome(code, "some\n", "first\nno such volume\n")
 
 
+@pytest.mark.parametrize(
+    "before, after", [("", ""), ("ERROR MESSAGE --8<------\n", "ERROR MESSAGE ------>8--\n")], ids=["6.0.1", "5.12"]
+)
+@pytest.mark.parametrize("reason", ["Error copying /var/tmp/nosuch to /tmp/x", "ERROR MESSAGE --8<------ of it"])
+def test_the_reason_that_a_script_of_opennebula_gives_is_told_and_not_its_markers(
+    before: str, after: str, reason: str
+) -> None:
+    said = (
+        "INFO: context: Generating context block device at node1:/var/lib/one/datastores/101/7/disk.1\n"
+        "ERROR: context: Command \"cp -R /var/tmp/nosuch /var/lib/one/x\" failed: cp: cannot stat '/var/tmp/nosuch'\n"
+        f"{before}{reason}\n{after}"
+    )
+    with pytest.raises(Failed) as caught:
+        SshHosts().run(
+            Command(None, ["sh", "-c", 'printf %s "$1" >&2; exit 1', "sh", said]), seconds=5, doing="make the image"
+        )
+    assert str(caught.value) == f"cannot make the image: {reason} (exit code 1)"
+
+
 def test_stderr_of_a_successful_command_is_no_error(place: Optional[str]) -> None:
     argv = ["sh", "-c", "echo mux_client_request_session: session request failed >&2; echo good"]
     assert by_driver(lambda hosts: hosts.run(Command(place, argv), seconds=20, doing="x")).stdout == "good\n"

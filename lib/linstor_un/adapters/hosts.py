@@ -26,10 +26,11 @@ _START_SECONDS = 60.0
 _SLACK_SECONDS = 25.0
 _TIMEOUT_CODES = (124, 137)
 
-# dd says why it failed first and its numbers last; tar ends by saying that it ends. What begins with our name is a word
-# of a script of ours to the driver.
+# dd says why it failed first and its numbers last; tar ends by saying that it ends. OpenNebula's scripts up to 6.0.0
+# put markers around what the user is to read. What begins with our name is a word of a script of ours to the driver.
 _NO_REASON = re.compile(
     r"[0-9]+(\+[0-9]+ records (in|out)$| bytes? .*copied)|tar: Exiting with failure status|linstor_un-"
+    r"|ERROR MESSAGE (--8<-+|-+>8--)\s*$"
 )
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.:%-]*[A-Za-z0-9_])?\Z")
 
