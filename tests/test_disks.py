@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Callable
 
 import pytest
 from hazard_support import flags
 from lab.controller.faults import Fault
+from lab.matrix.looking import LOCKS, is_held
 from lab.oned import documents as D
 from lab.oned.answers import Outcome, read_nothing
 from lab.site import Site
@@ -24,6 +27,7 @@ from site_support import (
     kind_of,
     leave_half_made,
     marks,
+    meanwhile,
     opened,
     padded,
     source,
@@ -198,6 +202,67 @@ def test_a_clone_of_nothing_and_one_for_a_vm_that_is_gone_make_nothing(site: Sit
     vm(site)
     assert "VM 7 has no disk 0" in failed(clone(site))
     assert not site.cluster.definitions and not directory(site, "node3")
+
+
+@pytest.mark.parametrize("make", [clone, mkimage, ln], ids=["clone", "mkimage", "ln"])
+def test_nothing_stays_of_a_disk_whose_vm_went_while_it_was_made(
+    site: Site, make: Callable[[Site], Outcome]
+) -> None:
+    """oned runs DELETE beside a CLONE, and takes the VM for gone though DELETE gave up waiting for that."""
+    cp(site)
+    made = {clone: CLONED, mkimage: VOLATILE, ln: PERSISTENT}[make]
+    vm(site, made)
+    meanwhile(site, "POST", "make-available", lambda: vm(site, made, state=6))
+    assert "VM 7 is being removed" in failed(make(site))
+    assert not site.definition(DISK) and not site.attached(IMAGE)
+    assert not directory(site, "node3") and marks(site, IMAGE) == {"IMAGE_ID": "5"}
+
+
+def locked(site: Site, deed: Callable[[], Outcome], image: str, lock: str) -> set[bool]:
+    """Tell whether a lock is held at each change that an action makes of an image."""
+    held: set[bool] = set()
+
+    class Looks(Fault):
+        def hits(self, method: str, path: str) -> bool:
+            if super().hits(method, path):
+                held.add(is_held(LOCKS / f"linstor_un-{lock}"))
+            return False
+
+    site.controller.faults.add(Looks("drop", times=99, method="PUT|POST|DELETE", path=f"definitions/{image}(/|$)"))
+    quiet(deed())
+    site.controller.faults.clear()
+    return held
+
+
+@pytest.mark.parametrize(("document", "lock"), [(PERSISTENT, IMAGE), (CDROM, DISK)], ids=["persistent", "CDROM"])
+def test_an_image_is_not_taken_from_its_vm_while_it_is_being_given(
+    site: Site, document: D.DiskDocument, lock: str
+) -> None:
+    """A `delete` beside `ln` would find nothing, and what `ln` made would stay for a VM that is gone."""
+    cp(site)
+    vm(site, document)
+    words = site.disk_word("node3", 7, 0), source(5), 7, 100
+    assert locked(site, lambda: ln(site), IMAGE, lock) == {True}
+    if document is PERSISTENT:
+        assert locked(site, lambda: site.oned.tm("mvds", *words), IMAGE, lock) == {True}
+        quiet(ln(site))
+    assert locked(site, lambda: delete(site, datastore=100), IMAGE, lock) == {True}
+    assert not site.attached(IMAGE) and not site.link("node3", 7, 0)
+
+
+@pytest.mark.parametrize("document", [PERSISTENT, CDROM], ids=["persistent", "CDROM"])
+def test_a_host_that_is_the_front_end_lets_go_of_an_image(site: Site, document: D.DiskDocument) -> None:
+    cp(site)
+    vm(site, document)
+    done(ln(site))
+    etc = Path("/etc/one/oned.conf")
+    etc.parent.mkdir(exist_ok=True)
+    etc.write_text('HOSTNAME = "node3"\n')
+    try:
+        quiet(delete(site, datastore=100))
+    finally:
+        etc.unlink()
+    assert not site.attached(IMAGE) and marks(site, IMAGE) == {"IMAGE_ID": "5"}
 
 
 def test_kernels_are_refused_before_anybody_is_asked(site: Site) -> None:

@@ -209,3 +209,20 @@ def test_an_image_whose_replicas_differ_is_not_marked(site: Site) -> None:
         before = marks(site, IMAGE)
         assert "StandAlone" in failed(deleted(site, "node3"))
         assert marks(site, IMAGE) == before
+
+
+def test_all_of_a_vms_own_disks_go_although_their_host_is_dead(site: Site) -> None:
+    """oned deletes one after the other, ends with the first that fails, and calls the VM gone."""
+    disks = [D.DiskDocument(number, size=8, kind="fs", datastore=101) for number in (0, 1)]
+    site.documents.put(D.vm(7, disks, lcm_state=1, hosts=["node3"]))
+    for number in (0, 1):
+        done(site.oned.tm("mkimage", 8, "raw", site.disk_word("node3", 7, number), 7, 101))
+    site.documents.put(D.vm(7, disks, state=6, lcm_state=0, hosts=["node3"]))
+    site.hosts.stop("node3")
+    try:
+        for number in (0, 1):
+            outcome = done(site.oned.tm("delete", site.disk_word("node3", 7, number), 7, 101))
+            assert f"left behind: link /var/lib/one/datastores/101/7/disk.{number} on node3" in outcome.stderr
+    finally:
+        site.hosts.start("node3")
+    assert not site.cluster.definitions

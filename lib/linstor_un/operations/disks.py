@@ -20,7 +20,7 @@ from ..naming import (
     definition_of_source,
     disk_definition,
 )
-from ..onexml import Disk
+from ..onexml import Disk, Vm
 from ..request.disks import (
     CloneRequest,
     ContextRequest,
@@ -112,6 +112,7 @@ def _attach_and_link(
     with world.locks.share(attachments.attachment_lock(volume.name, target.host)):
         attachments.attach(world, controller, volume, target.host, shared)
         device = volume.device(target.host)
+        _require_expected(world, target)
         made = (world, target.host, target.directory, [host_files.Link(device, target.path)])
         with world.undo.by(f"link {target.path} on {target.host}", host_files.unlink_all, *made):
             host_files.link(world, target.host, target.directory, device, target.path)
@@ -124,6 +125,13 @@ def ln(world: World, request: LnRequest) -> str:
     and is marked with nothing. Without DRBD the host is marked as well: from then on its replica alone has what was
     written. Raises InUse for an image that LINSTOR is deleting: it would still be attached.
     """
+    disk = vm_disks.disk_of(world.cloud.vm(request.target.vm_id), request.target.disk_id)
+    with world.locks.hold(_lock(request.source, disk, request.target)):
+        _link_image(world, request)
+    return ""
+
+
+def _link_image(world: World, request: LnRequest) -> None:
     target = request.target
     disk = _disk_to_make(world, target)
     settings = world.settings(world.cloud.datastore(request.datastore_id))
@@ -150,14 +158,18 @@ def ln(world: World, request: LnRequest) -> str:
         with world.undo.by(f"marks of {request.source}", controller.mark, request.source, {}, list(marks)):
             controller.mark(request.source, marks)
         lost_hosts.clear(world, controller, source, target)
-    return ""
+
+
+def _lock(image: str, disk: Disk, place: DiskPlace) -> str:
+    """Return what `ln` and the end of it lock: a persistent image is one VM's, of a shared one only its link is."""
+    return disk_definition(place.vm_id, place.disk_id) if vm_disks.shared(disk) else image
 
 
 def mvds(world: World, request: MvdsRequest) -> str:
     """Let go of a persistent image: unlink it, give the host's attachment back, take the VM's marks off."""
     settings = world.settings(world.cloud.datastore(request.datastore_id))
-    controller = world.connect(settings)
-    _take_back(world, controller, request.source, request.disk)
+    with world.locks.hold(request.source):
+        _take_back(world, world.connect(settings), request.source, request.disk)
     return ""
 
 
@@ -183,10 +195,21 @@ def delete(world: World, request: DeleteRequest) -> str:
         removed = removal.remove(world, controller, name, marks, settings, unattended=True, beside=beside)
         if settings.clone_mode == "snapshot" and disk is not None and disk.source:
             _drop_origin(controller, definition_of_source(disk.source), name)
-        host_files.unlink(world, place.host, place.path)
+        _unlink_removed(world, place)
         if removed is not None:
             lost_hosts.unlink(world, removed, place)
     return ""
+
+
+def _unlink_removed(world: World, place: DiskPlace) -> None:
+    """Remove the link of a disk that is gone. It keeps nothing, so a host that is dead is left with it.
+
+    oned (5.12 to 7.4) deletes a VM's disks one after the other, and ends with the first that fails.
+    """
+    try:
+        host_files.unlink(world, place.host, place.path)
+    except HostUnreachable as error:
+        world.trail.warn(f"left behind: link {place.path} on {place.host} ({error})")
 
 
 def _drop_origin(controller: Controller, image: str, snapshot: str) -> None:
@@ -209,12 +232,13 @@ def _delete_directory(world: World, directory: VmDirectory) -> str:
 
 def _delete_linked(world: World, place: DiskPlace, disk: Disk, datastore_id: int) -> str:
     settings = world.settings(world.cloud.datastore(datastore_id))
-    controller = world.connect(settings)
     name = definition_of_source(disk.source)
-    if vm_disks.shared(disk):
-        _let_go(world, controller, name, place, marked=False)
-    else:
-        _take_back(world, controller, name, place)
+    with world.locks.hold(_lock(name, disk, place)):
+        controller = world.connect(settings)
+        if vm_disks.shared(disk):
+            _let_go(world, controller, name, place, marked=False)
+        else:
+            _take_back(world, controller, name, place)
     return ""
 
 
@@ -245,13 +269,13 @@ def _take_back(world: World, controller: Controller, name: str, place: DiskPlace
 def _let_go(world: World, controller: Controller, name: str, place: DiskPlace, marked: bool) -> None:
     """Release an image's attachment on a VM's host, unless another VM or a copy has it too, and unlink it there.
 
-    In this order nothing has changed when it is still open. The front-end is no LINSTOR node: a stopped VM's
-    disks are attached nowhere. Arguments: marked, whether the VM's marks go from it next, which makes its nodes look
-    at it again as a release does. Raises InUse, and Refused for an image whose replicas differ.
+    In this order nothing has changed when it is still open. Arguments: place, on the front-end for a stopped VM, whose
+    disks are attached nowhere; marked, whether the VM's marks go from it next, which makes its nodes look at it again
+    as a release does. Raises InUse, and Refused for an image whose replicas differ.
     """
-    host = world.front_end.host(place.host)
-    with world.locks.share(attachments.attachment_lock(name, place.host)) as lock:
-        if host is not None and lock.alone() and attachments.unused(world, name, host, place.path):
+    host = place.host
+    with world.locks.share(attachments.attachment_lock(name, host)) as lock:
+        if lock.alone() and attachments.unused(world, name, host, place.path):
             attachments.release(world, controller, name, host)
         elif marked:
             with suppress(NotFound):
@@ -268,12 +292,18 @@ def context(world: World, request: ContextRequest) -> str:
 
 
 def _disk_to_make(world: World, target: DiskPlace) -> Disk:
-    """Return the VM's disk, as oned has it now.
+    """Return the VM's disk, as oned has it now. Raises Refused as `_require_expected` does."""
+    return vm_disks.disk_of(_require_expected(world, target), target.disk_id)
 
-    oned starts DELETE while our CLONE still runs, and does not stop it: a clone that gets its lock
-    after that DELETE would leave a disk of a VM that is gone. Raises Refused then.
+
+def _require_expected(world: World, target: DiskPlace) -> Vm:
+    """Return the VM, which still waits for a disk there.
+
+    oned starts DELETE while our CLONE still runs, does not stop it, and takes the VM for gone however DELETE ends:
+    a clone that gets its lock after that DELETE, or that DELETE has not waited for to the end, would leave a disk of a
+    VM that is gone. Raises Refused then.
     """
     vm = world.cloud.vm(target.vm_id)
     if vm_disks.going(vm):
         raise Refused(f"VM {vm.id} is being removed, so its disk {target.disk_id} is not made")
-    return vm_disks.disk_of(vm, target.disk_id)
+    return vm
