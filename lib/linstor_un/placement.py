@@ -241,6 +241,22 @@ def layer_stack(settings: Settings, inherited: Sequence[str] = ()) -> tuple[str,
     return tuple(layers)
 
 
+def stacked_as_asked(settings: Settings, group: Optional[Group], replicas: Sequence[Replica]) -> bool:
+    """Return whether what shares the replicas' blocks has the layers that the settings, or else their group, ask for.
+
+    What is encrypted suits also where nobody asked for that: it is no less secret than what was asked for.
+    Arguments: group, of the settings; replicas, of the volume whose layers the new one would have.
+    """
+    inherited = group.layers if group else ()
+    asked = layer_stack(settings, inherited) or inherited
+    found = {replica.layers for replica in replicas if replica.diskful}
+    plain = tuple(layer for layer in asked if layer != LUKS)
+    return not asked or all(
+        layers == asked or (LUKS in layers and tuple(layer for layer in layers if layer != LUKS) == plain)
+        for layers in found
+    )
+
+
 def may_lie_with(
     settings: Settings, group: Optional[Group], replicas: Sequence[Replica], pools: Sequence[Pool]
 ) -> bool:  # fmt: skip

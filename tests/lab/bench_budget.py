@@ -29,6 +29,7 @@ _SOUND = "an image that LINSTOR is deleting, or whose replicas differ, is found 
 _HELD = "what is on the host is looked at first: a replica is never let go, and the marks of a VM go as well"
 _STAGED = "the image is looked at, checked and converted on the host, and what was staged there goes"
 _RESTORED = "LINSTOR wants a request each for definition, snapshot, volumes, resources, size and the snapshot's end"
+_STACKED = "the image's layers are compared with those that the resource group asks for"
 _CLONABLE = "LINSTOR refuses clones half-way, so that provider and state of the source are looked at before"
 _MOMENT = "what one moment was is restored into a volume of its own, copied from there, and removed with its snapshot"
 _AS_PLACED = "the image lies where the disk is only if its group would have placed it so"
@@ -69,9 +70,9 @@ BUDGETS = {
     "monitor": Budget(2, 0, 0, goal=(1, 0), reason="one request looks for live migrations that were lost"),
     "clone copy": Budget(6, 3, 2, goal=(5, 1), reason=f"{_PLACED}; {_TWO_HOSTS}"),
     "clone copy, source in use": Budget(6, 3, 2, goal=(5, 1), reason=f"{_PLACED}; {_TWO_HOSTS}"),
-    "clone snapshot": Budget(12, 1, 1, goal=(7, 1), reason=_RESTORED),
-    "clone clone": Budget(12, 1, 1, goal=(4, 1), reason=_CLONABLE),
-    "clone clone before 1.32": Budget(13, 1, 1, goal=(4, 1), reason=_CLONABLE),
+    "clone snapshot": Budget(13, 1, 1, goal=(7, 1), reason=f"{_RESTORED}; {_STACKED}"),
+    "clone clone": Budget(14, 1, 1, goal=(4, 1), reason=f"{_CLONABLE}; {_STACKED}"),
+    "clone clone before 1.32": Budget(15, 1, 1, goal=(4, 1), reason=f"{_CLONABLE}; {_STACKED}"),
     "ln": Budget(4, 1, 1, goal=(2, 1), reason=f"{_MARKED}; {_SOUND}"),
     "mkimage": Budget(4, 3, 2, goal=(4, 1), reason=_TWO_HOSTS),
     "mkswap": Budget(4, 3, 2, goal=(4, 1), reason=_TWO_HOSTS),

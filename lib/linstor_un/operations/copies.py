@@ -3,6 +3,8 @@
 copy       a new volume, filled on a bridge host; works everywhere
 snapshot   a snapshot of the source restored as a new definition, on the source's nodes
 clone      LINSTOR's own clone, on the source's nodes
+
+The latter two have their source's layers, and so its encryption. Where others are asked for, it is copied.
 """
 
 from __future__ import annotations
@@ -36,11 +38,26 @@ def duplicate(
             return None
     # Replicas that differ are made equal by a copy alone.
     mode = "copy" if WRITTEN_ON in source.props else wanted.settings.clone_mode
-    if mode == "snapshot":
-        return _from_snapshot(world, controller, source, wanted)
-    if mode == "clone":
-        return _by_linstor(world, controller, source, wanted)
+    if mode != "copy":
+        volume = volumes.existing(source, controller, wanted.settings)
+        if _stacked_as_asked(world, controller, volume, wanted):
+            make = _from_snapshot if mode == "snapshot" else _by_linstor
+            _require_intact(volume)
+            return make(world, controller, source, wanted)
     return _by_copying(world, controller, source, wanted)
+
+
+def _stacked_as_asked(world: World, controller: Controller, source: Volume, wanted: Wanted) -> bool:
+    """Return whether LINSTOR's copy of the source has the layers that are asked for: it gets those of the source."""
+    settings = wanted.settings
+    group = controller.group(settings.resource_group) if settings.resource_group and not settings.layer_list else None
+    if placement.stacked_as_asked(settings, group, source.replicas):
+        return True
+    world.trail.warn(
+        f"{wanted.name} is copied: CLONE_MODE={settings.clone_mode} would give it the layers of {source.name}, "
+        f"which are not those that its datastore asks for"
+    )
+    return False
 
 
 def _by_copying(world: World, controller: Controller, definition: Definition, wanted: Wanted) -> Optional[Volume]:
@@ -115,7 +132,6 @@ def _require_intact(source: Volume) -> None:
 
 def _from_snapshot(world: World, controller: Controller, source: Definition, wanted: Wanted) -> Volume:
     """As the driver before this one did, but the snapshot goes as soon as the pool can do without it."""
-    _require_intact(volumes.existing(source, controller, wanted.settings))
     marks = volumes.birth_marks(world, controller, wanted)
     with world.undo.by(wanted.name, volumes.discard, world, controller, wanted.name):
         controller.define(wanted.name, wanted.settings, marks)
