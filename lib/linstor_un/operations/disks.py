@@ -37,6 +37,7 @@ from . import attachments, copies, host_files, lost_hosts, removal, snapshots, t
 from .volumes import Volume, Wanted
 
 _CONTEXT_SECONDS = 600.0
+_PROLOG = 1
 
 
 def clone(world: World, request: CloneRequest) -> str:
@@ -60,6 +61,8 @@ def clone(world: World, request: CloneRequest) -> str:
         marks = {**vm_disks.marks(target), ORIGIN: request.source}
         wanted = Wanted(name, size, settings, marks, target.host)
         volume = copies.duplicate(world, controller, source, wanted, found.get(name))
+        if volume is None and _ended(world, controller, wanted, target):
+            volume = copies.duplicate(world, controller, source, wanted, None)
         _hand_over(world, controller, wanted, volume, target)
     return ""
 
@@ -90,10 +93,32 @@ def _volatile(world: World, target: DiskPlace, size: Mib, swap: bool) -> str:
         controller = world.connect(settings)
         wanted = Wanted(name, kib_from_mib(size), settings, {**vm_disks.marks(target), ORIGIN: "volatile"}, target.host)
         volume = volumes.create(world, controller, wanted)
+        if volume is None and _ended(world, controller, wanted, target):
+            volume = volumes.create(world, controller, wanted)
         if volume is not None:
             attachments.format_volume(world, controller, volume, filesystem)
         _hand_over(world, controller, wanted, volume, target)
     return ""
+
+
+def _ended(world: World, controller: Controller, wanted: Wanted, target: DiskPlace) -> bool:
+    """Delete a disk that may be half a copy, so that it is made anew; returns whether there was one.
+
+    The driver before this one set its marks before it copied, so nothing tells whether it came to the end. In PROLOG no
+    guest has it: oned enters that for a new VM, for one whose PROLOG failed, and after it had all disks deleted.
+    Raises Refused where a guest may have written to it, InUse when it is open or may be.
+    """
+    found = volumes.defined(controller, wanted.name)
+    if ORIGIN in found.props:
+        return False
+    if _require_expected(world, target).lcm_state != _PROLOG or controller.snapshots(wanted.name):
+        raise Refused(
+            f"{wanted.name} is of the driver before this one, which may not have completed it, and a guest may have "
+            f"written to it; delete it on LINSTOR if nobody needs it, then retry"
+        )
+    world.trail.info(f"replacing {wanted.name}, which the driver before this one may have left half-made")
+    removal.end(world, controller, found, wanted.settings)
+    return True
 
 
 def _hand_over(

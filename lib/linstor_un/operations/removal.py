@@ -48,7 +48,7 @@ def remove(
     if other:
         raise Exists(f"{name} is marked {other}, so it belongs to something else and is left alone")
     try:
-        _remove(world, controller, found, settings, unattended)
+        end(world, controller, found, settings, unattended)
     except (InUse, Failed):
         if not found.deleting and found.props.get(STATE) != DELETING:
             # What stood in the way is the news. Somebody may have the volume open: one whose replicas differ stays so.
@@ -68,7 +68,10 @@ def _drop_copy(world: World, controller: Controller, left: Definition) -> None:
             world.trail.warn(f"left behind: {left.name} ({error})")
 
 
-def _remove(world: World, controller: Controller, found: Definition, settings: Settings, unattended: bool) -> None:
+def end(
+    world: World, controller: Controller, found: Definition, settings: Settings, unattended: bool = False
+) -> None:  # fmt: skip
+    """Delete what was found to be ours. Raises what `remove` does, of its marks nothing."""
     volume = volumes.look(controller, found.name, settings, found.size or Kib(0))
     # Told once, LINSTOR goes on whenever it can: waiting for silent nodes protects nothing any more.
     if found.deleting:
