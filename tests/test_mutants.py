@@ -36,6 +36,11 @@ def test_each_mutant_fits_the_source_and_names_a_test(mutant: mutants.Mutant) ->
     assert f"def {test}(" in (mutants.PROJECT / file).read_text()
 
 
+def test_words_that_no_guard_has_run_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert mutants.main(["no guard says this"]) == 2
+    assert "no guard says this" in capsys.readouterr().err
+
+
 def test_enough_guards_are_listed() -> None:
     assert len(mutants.listed()) >= 24
 
