@@ -364,7 +364,9 @@ def test_a_save_that_is_told_to_stop_or_killed_lets_the_vm_run_on_and_a_rerun_sa
         tell_to_stop(running)
     outcome = site.oned.finish(running)
     assert outcome.code == 1 and "stopped by SIGTERM" in outcome.user_message
-    assert guests.reason("node1", NAME) == "running (save canceled)" and not site.definition(CHECKPOINT)
+    # Memory that libvirt has written to its end before it is told to stop is brought back.
+    assert guests.reason("node1", NAME) in {"running (save canceled)", "running (restored)"}
+    assert not site.definition(CHECKPOINT)
 
     with stuck_save(site, guests) as running:
         running.kill(signal.SIGKILL)
