@@ -127,15 +127,24 @@ def test_a_connection_that_breaks_in_the_middle_is_a_failure_and_no_reason_to_be
     volumes: LoopVolumes, lab: Hosts
 ) -> None:
     source, target = filled(volumes)
+    # not read by a command on the host: the driver is forked beside this, and would keep its pipes open
+    heard = Path(f"/proc/{lab.first_process('node1')}/root/tmp/heard")
+
+    def begun() -> bool:
+        # a connection that breaks before this word came back is one of which nobody knows that it began
+        said = heard.read_text() if heard.exists() else ""
+        return "linstor_un-receiving" in said and bool(writers(lab))
 
     def break_it() -> None:
-        assert eventually(lambda: writers(lab))
+        assert eventually(begun)
+        lab.hold_tools("node2")  # a copy that begins again is to end
         for pid, argv in lab.processes("node2").items():
             if argv[0].startswith("sshd") and "oneadmin" in argv[0]:
                 os.kill(pid, signal.SIGKILL)
         for pid in writers(lab):
             os.kill(pid, signal.SIGKILL)
 
+    lab.overhear_tool("node1", "ssh", "/tmp/heard")
     lab.hold_tools("node2", "dd")
     breaker = threading.Thread(target=break_it)
     breaker.start()
@@ -145,6 +154,7 @@ def test_a_connection_that_breaks_in_the_middle_is_a_failure_and_no_reason_to_be
     finally:
         breaker.join()
         lab.hold_tools("node2")
+        lab.hide_tools("node1")
 
 
 def test_images_come_from_the_front_end_to_a_host_and_nothing_stays_staged(volumes: LoopVolumes, lab: Hosts) -> None:

@@ -212,6 +212,16 @@ class Machine:
 
         self._cover(tools, lay)
 
+    def overhear_tool(self, tool: str, path: str) -> None:
+        """Let what a program says on stderr go to a file of this host too, after those have it who listen to it."""
+
+        def lay(tool: Path, upper: Path) -> None:
+            shutil.copy2(tool, f"{upper}.heard")
+            upper.write_text(f'#!/bin/bash\nexec {tool}.heard "$@" 2> >(exec tee {path} >&2)\n')
+            upper.chmod(0o755)
+
+        self._cover([tool], lay)
+
     def _cover(self, tools: Sequence[str], lay: Callable[[Path, Path], object]) -> None:
         """Lay overlays over the directories of some programs, in place of those of before.
 

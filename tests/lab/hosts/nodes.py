@@ -158,6 +158,13 @@ class Hosts:
         """Let programs stop, as by SIGSTOP, before their first step on a running host; without names all run again."""
         self._hosts[name].hold_tools(*tools)
 
+    def overhear_tool(self, name: str, tool: str, path: str) -> None:
+        """Let what a program of a running host says on stderr go to a file of that host too, once it was passed on.
+
+        `hide_tools` without names ends that.
+        """
+        self._hosts[name].overhear_tool(tool, path)
+
     def refusals(self, name: str) -> Refusals:
         """Return what decides which devices a running host may not open (it holds for all processes there).
 
