@@ -21,7 +21,7 @@ from lab.hosts.refusal import Refusals
 
 # what sshd gives an ordinary user on Debian when PAM does not: no directory of administrators' tools
 BIN_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/games"
-_TOOL_DIRECTORIES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+_TOOL_DIRECTORIES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/lib/libvirt")
 _PATIENCE = 10.0
 
 # The key exchange that OpenSSH 9 prefers takes more of the processor than all the rest of a connection.
