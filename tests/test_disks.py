@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable
 
 import pytest
 from hazard_support import flags
 from lab.controller.faults import Fault
+from lab.hosts.machine import until
 from lab.matrix.looking import LOCKS, is_held
 from lab.oned import documents as D
 from lab.oned.answers import Outcome, read_nothing
@@ -216,6 +219,48 @@ def test_nothing_stays_of_a_disk_whose_vm_went_while_it_was_made(
     assert "VM 7 is being removed" in failed(make(site))
     assert not site.definition(DISK) and not site.attached(IMAGE)
     assert not directory(site, "node3") and marks(site, IMAGE) == {"IMAGE_ID": "5"}
+
+
+@contextmanager
+def let_go_meanwhile(site: Site, reading: str) -> Iterator[None]:
+    """Let another action have the attachment on node3 until this one has read the replicas, and then be without it.
+
+    Arguments: reading, a part of the path of what is read after the replicas.
+    """
+    site.controller.faults.clear()
+    with open(LOCKS / f"linstor_un-attached-{IMAGE}-node3") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+        until(lambda: any(reading in one["path"] for one in site.controller.faults.log), "the replicas to be read")
+        site.rest("DELETE", f"/v1/resource-definitions/{IMAGE}/resources/node3")
+
+
+def attached_for_vm_8(site: Site) -> None:
+    """Let VM 8 on node3 have an image of one replica: no tiebreaker takes the place of what is let go."""
+    site.cluster.prefer = lambda _: ["node1"]
+    site.datastores(RESOURCE_GROUP="opennebula", REPLICA_COUNT=1)
+    cp(site)
+    vm(site, CDROM, number=8)
+    quiet(ln(site, number=8))
+
+
+def test_an_attachment_that_another_vm_let_go_meanwhile_is_made_again(site: Site) -> None:
+    attached_for_vm_8(site)
+    vm(site, CDROM)
+    with let_go_meanwhile(site, f"{IMAGE}/resources"):
+        running = site.oned.start_tm("ln", site.source_word(5), site.disk_word("node3", 7, 0), 7, 100)
+    quiet(site.oned.finish(running))
+    assert site.attached(IMAGE) == ["node3"]
+
+
+def test_a_clone_reads_an_image_that_another_vm_let_go_meanwhile(site: Site) -> None:
+    attached_for_vm_8(site)
+    site.datastores(RESOURCE_GROUP="opennebula", REPLICA_COUNT=1, BRIDGE_LIST="node3")
+    vm(site, CLONED)
+    with let_go_meanwhile(site, f"{DISK}/resources"):
+        running = site.oned.start_tm("clone", site.source_word(5), site.disk_word("node3", 7, 0), 7, 100)
+    quiet(site.oned.finish(running))
+    assert whole(site, DISK) == padded(DATA, whole(site, DISK))
 
 
 def locked(site: Site, deed: Callable[[], Outcome], image: str, lock: str) -> set[bool]:

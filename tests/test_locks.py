@@ -49,10 +49,14 @@ def test_a_second_process_waits_and_then_names_lock_and_holder(tmp_path: Path) -
         with pytest.raises(TimedOut, match=said):
             with FileLocks(str(tmp_path), clock, 30).hold("one-vm-7-disk-0"):
                 pytest.fail("two hold the same lock")
+        assert clock.time == pytest.approx(30)
+        with pytest.raises(TimedOut, match="for more than 70 s"):
+            with FileLocks(str(tmp_path), clock, 30).hold("one-vm-7-disk-0", seconds=70):
+                pytest.fail("two hold the same lock")
     finally:
         os.kill(holder, signal.SIGKILL)
         os.waitpid(holder, 0)
-    assert clock.time == pytest.approx(30)
+    assert clock.time == pytest.approx(100)
     assert max(clock.naps) <= 0.5
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from lab.controller.answers import ERROR
 from lab.controller.cluster import Cluster, Resource
 from lab.controller.faults import Fault
 from lab.hosts import account
+from lab.hosts.machine import until
+from lab.matrix.looking import LOCKS
 from lab.oned import documents as D
 from lab.oned.answers import Outcome, read_nothing
 from lab.site import Site
@@ -221,6 +224,21 @@ def test_a_destination_that_cannot_be_reached_leaves_everything_as_it_was(site: 
         assert "node1 cannot be reached" in failed(mv(site, "node3", "node1"))
     finally:
         site.hosts.start("node1")
+    assert site.attached(DISK) == ["node3"] and site.link("node3", 7, 0) == by_res(DISK)
+
+
+def test_a_disk_is_not_moved_once_its_vm_is_being_removed(site: Site) -> None:
+    """oned runs DELETE beside `mv`: who gets the lock second finds that out."""
+    volatile(site, "node3")
+    vm(site, VOLATILE, hosts=("node3", "node1"))
+    site.xmlrpc.calls.clear()
+    with open(LOCKS / f"linstor_un-{DISK}") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        words = (f"{host}:/var/lib/one//datastores/101/7/disk.0" for host in ("node3", "node1"))
+        running = site.oned.start_tm("mv", *words, 7, 100)
+        until(lambda: "one.datastore.info" in dict(site.xmlrpc.calls), "the VM to be known")
+        vm(site, VOLATILE, state=23, hosts=("node3", "node1"))
+    assert "VM 7 is being removed" in failed(site.oned.finish(running))
     assert site.attached(DISK) == ["node3"] and site.link("node3", 7, 0) == by_res(DISK)
 
 

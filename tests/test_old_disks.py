@@ -60,3 +60,14 @@ def test_with_snapshots_it_stays(site: Site) -> None:
     site.rest("POST", f"/v1/resource-definitions/{DISK}/snapshots", {"name": "snapshot-0"})
     assert "is of the driver before this one" in failed(call(site, "clone"))
     assert str(identity(site, DISK)) == before and site.read(DISK, 10) == b"half of it"
+
+
+def test_the_snapshot_that_it_was_cloned_from_goes_with_it(site: Site) -> None:
+    """It was cloned with CLONE_MODE=snapshot, and the mode was changed since."""
+    old_disk(site, "clone")
+    for name in (DISK, "one-vm-8-disk-0"):
+        site.rest("POST", f"/v1/resource-definitions/{IMAGE}/snapshots", {"name": name})
+    done(site.oned.tm("delete", site.disk_word("node1", 7, 0), 7, 101))
+    image = site.definition(IMAGE)
+    assert image and not site.definition(DISK)
+    assert [one.name for one in image.snapshots.values()] == ["one-vm-8-disk-0"]

@@ -313,8 +313,11 @@ class Shared(Protocol):
 class Locks(Protocol):
     """Mutual exclusion between the driver's processes on this front-end."""
 
-    def hold(self, *names: str) -> AbstractContextManager[None]:
-        """Hold locks, taken in sorted order. Raises TimedOut naming the lock."""
+    def hold(self, *names: str, seconds: Optional[float] = None) -> AbstractContextManager[None]:
+        """Hold locks, taken in sorted order. Raises TimedOut naming the lock.
+
+        Arguments: seconds, how long to wait for all of them, None for as long as an action that oned repeats may.
+        """
 
     def share(self, name: str) -> AbstractContextManager[Shared]:
         """Hold a lock that others may share. Raises TimedOut naming the lock."""

@@ -6,6 +6,7 @@ import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import NamedTuple, Optional
 from urllib.parse import quote
 
 from ..errors import Failed, TimedOut
@@ -29,6 +30,11 @@ def lock_directory(environ: Mapping[str, str], preferred: str = OPENNEBULA_LOCKS
     if directory is None:
         raise Failed(f"no directory for locks: {preferred} cannot be used and a private one cannot be made in TMPDIR")
     return directory
+
+
+class _Wait(NamedTuple):
+    seconds: float
+    end: float
 
 
 class SharedLock:
@@ -64,18 +70,18 @@ class FileLocks:
         self._seconds = seconds
 
     @contextmanager
-    def hold(self, *names: str) -> Iterator[None]:
+    def hold(self, *names: str, seconds: Optional[float] = None) -> Iterator[None]:
         """Hold locks, taken in sorted order so that two actions cannot wait for each other.
 
-        Arguments: names, any text. Raises TimedOut naming the lock and its holder, Failed when a lock
-        file cannot be opened.
+        Arguments: names, any text; seconds, how long to wait for all of them if not as ever. Raises TimedOut naming
+        the lock and its holder, Failed when a lock file cannot be opened.
         """
-        end = self._clock.now() + self._seconds
+        wait = self._wait(seconds)
         with ExitStack() as held:
             for name in sorted(set(names)):
                 descriptor = self._open(name)
                 held.callback(os.close, descriptor)
-                self._take(descriptor, fcntl.LOCK_EX, name, end)
+                self._take(descriptor, fcntl.LOCK_EX, name, wait)
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, str(os.getpid()).encode(), 0)
             yield
@@ -89,7 +95,7 @@ class FileLocks:
         """
         descriptor = self._open(name)
         try:
-            self._take(descriptor, fcntl.LOCK_SH, name, self._clock.now() + self._seconds)
+            self._take(descriptor, fcntl.LOCK_SH, name, self._wait())
             yield SharedLock(descriptor)
         finally:
             os.close(descriptor)
@@ -101,17 +107,21 @@ class FileLocks:
         except OSError as error:
             raise Failed(f"cannot open the lock file {path}: {error.strerror}") from error
 
-    def _take(self, descriptor: int, how: int, name: str, end: float) -> None:
+    def _wait(self, seconds: Optional[float] = None) -> _Wait:
+        long = self._seconds if seconds is None else seconds
+        return _Wait(long, self._clock.now() + long)
+
+    def _take(self, descriptor: int, how: int, name: str, wait: _Wait) -> None:
         pause = 0.02
         while True:
             try:
                 fcntl.flock(descriptor, how | fcntl.LOCK_NB)
             except BlockingIOError:
-                left = end - self._clock.now()
+                left = wait.end - self._clock.now()
                 if left <= 0:
                     raise TimedOut(
                         f"{name} is in use by another action (process {_holder(descriptor)}) "
-                        f"for more than {self._seconds:g} s; try again when it is done"
+                        f"for more than {wait.seconds:g} s; try again when it is done"
                     ) from None
                 self._clock.sleep(min(pause, left))
                 pause = min(pause * 2, _LONGEST_PAUSE)

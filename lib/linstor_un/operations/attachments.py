@@ -8,6 +8,7 @@ from typing import Optional
 
 from .. import placement
 from ..errors import InUse, Unsupported
+from ..inventory import Replica
 from ..naming import by_res
 from ..retry import until
 from ..settings import Settings
@@ -85,16 +86,31 @@ def borrowed(world: World, controller: Controller, volume: Volume, node: str) ->
     there already goes the same way: no VM has a link to what a killed run attached.
     """
     here = volume.on(node)
-    there = here is not None and here.usable and not here.tiebreaker
-    if not volume.replicated or (here is not None and there and (here.diskful or here.in_use)):
+    if not volume.replicated or (here is not None and _reaches(here) and (here.diskful or here.in_use)):
         yield volume.device(node)
         return
     with world.locks.share(attachment_lock(volume.name, node)):
+        there = _attached(controller, volume, node)
         label = f"attachment of {volume.name} on {node}"
         with world.undo.borrow(label, _give_back, world, controller, volume, node):
             if not there:
                 controller.attach(volume.name, node, volume.settings, volume.layers)
         yield volume.device(node)
+
+
+def _reaches(here: Replica) -> bool:
+    return here.usable and not here.tiebreaker
+
+
+def _attached(controller: Controller, volume: Volume, node: str) -> bool:
+    """Return whether a volume can be reached from a node, for as long as the caller holds the attachment's lock.
+
+    Who had the lock before may have let go of the attachment since the volume was read.
+    """
+    here = volume.on(node)
+    if here is None or not _reaches(here):
+        return False
+    return here.diskful or any(one.node == node and _reaches(one) for one in controller.replicas(volume.name))
 
 
 def _give_back(world: World, controller: Controller, volume: Volume, node: str) -> None:
@@ -112,11 +128,11 @@ def attachment_lock(name: str, node: str) -> str:
 def attach(world: World, controller: Controller, volume: Volume, node: str, shared: bool = False) -> Volume:
     """Make a volume's device available on a VM's host, to stay; returns the volume as it is then.
 
+    The caller holds the attachment's lock, or that of a volume that nobody shares.
     Arguments: shared, whether other VMs may come to use it there, readers, which LINSTOR does not see: then it is
     only taken back when none does. Raises Unsupported when the stack has no DRBD and the node no replica.
     """
-    here = volume.on(node)
-    if here is not None and here.usable and not here.tiebreaker:
+    if _attached(controller, volume, node):
         return volume
     if not volume.replicated:
         volume.device(node)

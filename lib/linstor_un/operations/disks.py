@@ -38,6 +38,8 @@ from .volumes import Volume, Wanted
 
 _CONTEXT_SECONDS = 600.0
 _PROLOG = 1
+# oned asks once for a disk to be deleted, however that ends, and stops no move, copy or restore to do so.
+_UNREPEATED_SECONDS = 24 * 3600.0
 
 
 def clone(world: World, request: CloneRequest) -> str:
@@ -212,13 +214,15 @@ def delete(world: World, request: DeleteRequest) -> str:
     if disk is not None and disk.clone is False:
         return _delete_linked(world, place, disk, request.datastore_id)
     name = disk_definition(place.vm_id, place.disk_id)
-    with world.locks.hold(name):
+    with world.locks.hold(name, seconds=_UNREPEATED_SECONDS):
         settings = vm_disks.settings_of(world, place, request.datastore_id)
         controller = world.connect(settings)
         beside = [backup_definition(place.vm_id, place.disk_id)]
         marks = vm_disks.marks(place)
         removed = removal.remove(world, controller, name, marks, settings, unattended=True, beside=beside)
-        if settings.clone_mode == "snapshot" and disk is not None and disk.source:
+        # The driver before this one marked no ORIGIN, and CLONE_MODE may have been another one then.
+        old = removed is not None and ORIGIN not in removed.props
+        if (settings.clone_mode == "snapshot" or old) and disk is not None and disk.source:
             _drop_origin(controller, definition_of_source(disk.source), name)
         _unlink_removed(world, place)
         if removed is not None:
@@ -247,7 +251,7 @@ def _drop_origin(controller: Controller, image: str, snapshot: str) -> None:
 def _delete_directory(world: World, directory: VmDirectory) -> str:
     """Remove what is left of a VM on its host, and its memory if it is saved: nothing else tells that it is over."""
     name = checkpoint_definition(directory.vm_id)
-    with world.locks.hold(name):
+    with world.locks.hold(name, seconds=_UNREPEATED_SECONDS):
         settings = world.settings(world.cloud.datastore(directory.datastore_id))
         marks = {VM_ID: str(directory.vm_id)}
         removal.remove(world, world.connect(settings), name, marks, settings, unattended=True)
@@ -258,7 +262,7 @@ def _delete_directory(world: World, directory: VmDirectory) -> str:
 def _delete_linked(world: World, place: DiskPlace, disk: Disk, datastore_id: int) -> str:
     settings = world.settings(world.cloud.datastore(datastore_id))
     name = definition_of_source(disk.source)
-    with world.locks.hold(_lock(name, disk, place)):
+    with world.locks.hold(_lock(name, disk, place), seconds=_UNREPEATED_SECONDS):
         controller = world.connect(settings)
         if vm_disks.shared(disk):
             _let_go(world, controller, name, place, marked=False)

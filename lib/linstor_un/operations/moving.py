@@ -67,8 +67,7 @@ def mv(world: World, request: MvRequest) -> str:
     Raises InUse while the disk is open at the source, Unsupported for one that the destination cannot reach.
     """
     vm = world.cloud.vm(request.target.vm_id)
-    if vm_disks.going(vm):
-        raise Refused(f"VM {vm.id} is being removed, so nothing of it is moved")
+    _require_staying(vm)
     ends = _ends(world, request, vm)
     if request.source_disk is None or request.target_disk is None:
         _move_directory(world, request, ends)
@@ -77,6 +76,8 @@ def mv(world: World, request: MvRequest) -> str:
     name = vm_disks.definition_of(disk, request.target_disk)
     settings = vm_disks.settings_of(world, request.target_disk, request.datastore_id, disk)
     with nullcontext() if vm_disks.shared(disk) else world.locks.hold(name):
+        # oned does not stop a move to remove the VM: who had the lock may have been that DELETE, which is not repeated.
+        _require_staying(world.cloud.vm(vm.id))
         controller = world.connect(settings)
         found = controller.definitions([name]).get(name)
         if found is None:
@@ -91,6 +92,11 @@ def mv(world: World, request: MvRequest) -> str:
         if not ends.lost:
             lost_hosts.clear(world, controller, found, request.target_disk, request.source_disk)
     return ""
+
+
+def _require_staying(vm: Vm) -> None:
+    if vm_disks.going(vm):
+        raise Refused(f"VM {vm.id} is being removed, so nothing of it is moved")
 
 
 def _ends(world: World, request: MvRequest, vm: Vm) -> Ends:
