@@ -221,6 +221,19 @@ def test_nothing_stays_of_a_disk_whose_vm_went_while_it_was_made(
     assert not directory(site, "node3") and marks(site, IMAGE) == {"IMAGE_ID": "5"}
 
 
+@pytest.mark.parametrize("make", [clone, mkimage, ln], ids=["clone", "mkimage", "ln"])
+def test_nothing_stays_of_a_disk_that_was_taken_off_its_vm_while_it_was_made(
+    site: Site, make: Callable[[Site], Outcome]
+) -> None:
+    """`recover --failure` of a slow attachment stops no driver, and libvirt would get the disk yet."""
+    cp(site)
+    vm(site, {clone: CLONED, mkimage: VOLATILE, ln: PERSISTENT}[make])
+    meanwhile(site, "POST", "make-available", lambda: vm(site))
+    assert "VM 7 has no disk 0" in failed(make(site))
+    assert not site.definition(DISK) and not site.attached(IMAGE)
+    assert not directory(site, "node3") and marks(site, IMAGE) == {"IMAGE_ID": "5"}
+
+
 @contextmanager
 def let_go_meanwhile(site: Site, reading: str) -> Iterator[None]:
     """Let another action have the attachment on node3 until this one has read the replicas, and then be without it.

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slow
 SITE = {"pools": {"thin": "LVM_THIN", "thick": "LVM"}}
 IMAGE, OTHER = "one-image-5", "one-image-6"
 PERSISTENT = D.DiskDocument(0, size=8, image=5, clone=False)
+CDROM = D.DiskDocument(0, size=8, image=5, clone=False, kind="CDROM", more={"SAVE": "NO"})
 ANOTHER = D.DiskDocument(0, size=8, image=6, clone=False)
 MIGRATE, EPILOG, HOST_DEAD = 8, 11, 60
 MIXED = 106
@@ -226,3 +227,11 @@ def test_all_of_a_vms_own_disks_go_although_their_host_is_dead(site: Site) -> No
     finally:
         site.hosts.start("node3")
     assert not site.cluster.definitions
+
+
+def test_a_vm_goes_from_a_cdrom_although_its_host_is_dead(site: Site) -> None:
+    """Its other disks come after it, and oned ends with the first that fails."""
+    datablock(site)
+    given(site, "node3", disk=CDROM)
+    with off(site, "node3"):
+        assert f"left behind: attachment of {IMAGE} on node3" in done(deleted(site, "node3", disk=CDROM)).stderr

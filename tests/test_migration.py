@@ -238,6 +238,20 @@ def test_a_disk_that_a_third_host_has_open_does_not_migrate(site: Site) -> None:
     is_only_on(site, "node3")
 
 
+def test_a_vm_does_not_migrate_to_a_replica_that_is_cut_off(site: Site) -> None:
+    """Both satellites are online, and each replica calls itself up to date: the guest would go on with old blocks."""
+    running(site, "node1")
+    own = site.definition(OWN)
+    assert own
+    own.resources["NODE1"].broken.add("NODE2")
+    said = failed(call(site, "premigrate", "node1", "node2"))
+    assert f"the replica of {OWN} on node2 has no connection to that on node1, which may be newer" in said
+    is_only_on(site, "node1")
+
+    own.resources["NODE1"].broken.clear()
+    quiet(call(site, "premigrate", "node1", "node2"))
+
+
 def test_a_plain_file_does_not_migrate_while_its_vm_runs(site: Site) -> None:
     running(site)
     site.rest("DELETE", f"/v1/resource-definitions/{OWN}")

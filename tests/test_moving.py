@@ -242,6 +242,21 @@ def test_a_disk_is_not_moved_once_its_vm_is_being_removed(site: Site) -> None:
     assert site.attached(DISK) == ["node3"] and site.link("node3", 7, 0) == by_res(DISK)
 
 
+def test_a_disk_is_not_moved_to_a_replica_that_is_cut_off(site: Site) -> None:
+    """Both satellites are online, and each replica calls itself up to date."""
+    volatile(site, "node1")
+    vm(site, VOLATILE, hosts=("node1", "node2"))
+    found = site.definition(DISK)
+    assert found
+    found.resources["NODE2"].broken.add("NODE1")
+    assert "on node2 has no connection to that on node1" in failed(mv(site, "node1", "node2"))
+    assert site.link("node1", 7, 0) == by_res(DISK) and not site.link("node2", 7, 0)
+
+    found.resources["NODE2"].broken.clear()
+    quiet(mv(site, "node1", "node2"))
+    assert site.link("node2", 7, 0) == by_res(DISK) and not site.link("node1", 7, 0)
+
+
 def test_only_what_is_the_vms_is_moved(site: Site) -> None:
     volatile(site, "node3")
     found = site.definition(DISK)

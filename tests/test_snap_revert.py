@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from lab.controller import satellites
 from lab.controller.faults import Fault
-from lab.controller.features import Version
+from lab.controller.features import RELEASES, Version
 from lab.hosts.machine import until
 from lab.oned import documents as D
 from lab.oned.answers import Outcome
@@ -116,6 +116,24 @@ def look(site: Site, name: str = DISK) -> dict[str, object]:
 
 def words(outcome: Outcome) -> str:
     return outcome.stderr
+
+
+@pytest.mark.parametrize(("release", "rest"), [("1.31.2", "1.25.1"), ("1.32.1", "1.26.0")])
+def test_a_rollback_that_is_known_to_lose_volumes_is_not_asked_for(
+    site: Site, monkeypatch: pytest.MonkeyPatch, release: str, rest: str
+) -> None:
+    """The replicas stay what they were: a rollback of these releases would have made new ones."""
+    monkeypatch.setitem(RELEASES, "1.31", (release, rest))
+    with_linstor(site, "1.31")
+    try:
+        name = history(site)
+        definition = site.definition(name)
+        assert definition
+        before = {node: one.uuid for node, one in definition.resources.items() if not one.diskless}
+        assert words(done(revert(site, 9))) == "" and holds(site, name, 9)
+        assert {node: one.uuid for node, one in definition.resources.items() if not one.diskless} == before
+    finally:
+        site.cluster.version = Version("1.33")
 
 
 # --- back to any ------------------------------------------------------------------------------------------------------

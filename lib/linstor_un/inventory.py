@@ -109,8 +109,8 @@ class Snapshot(NamedTuple):
 
     @property
     def safety(self) -> bool:
-        """LINSTOR (1.31 on) took it for the time of a rollback of its own."""
-        return self.name.startswith("safety-snap-")
+        """LINSTOR (1.31 on; before 1.31.2 by the second name) took it for the time of a rollback of its own."""
+        return self.name.startswith(("safety-snap-", ".safety-snap"))
 
     @property
     def pending(self) -> bool:

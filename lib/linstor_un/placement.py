@@ -148,6 +148,23 @@ def require_together(name: str, replicas: Sequence[Replica]) -> None:
         )
 
 
+def require_connected(name: str, replicas: Sequence[Replica], node: str) -> None:
+    """Raise Refused where a VM would come to a replica that DRBD has cut off from another one.
+
+    Both call themselves up to date while only the link between them is down, and where there is no quorum the one that
+    is not written to any more can be opened: the VM would go on with what was there before.
+    Arguments: node, where the VM would come to; without a replica there DRBD reads over the network what is current.
+    """
+    here = next((one for one in replicas if one.node == node and one.diskful and one.usable), None)
+    others = [one for one in replicas if one.diskful and one.usable and one.node != node]
+    cut = [one.node for one in others if here and (here.sees.get(one.node) is False or one.sees.get(node) is False)]
+    if cut:
+        raise Refused(
+            f"the replica of {name} on {node} has no connection to that on {', '.join(cut)}, which may be newer; "
+            f"look at `drbdadm status {name}` there and retry when they are connected"
+        )
+
+
 def unknown(replicas: Sequence[Replica]) -> list[str]:
     """Return the nodes whose satellite does not report: nobody knows who has the device open there.
 

@@ -159,6 +159,9 @@ class Controller(Protocol):
     def rolls_back_to_any(self) -> bool:
         """Return whether any snapshot can be rolled back to (LINSTOR >= 1.31); before, only the newest of all."""
 
+    def rolls_back_safely(self) -> bool:
+        """Return whether no rollback of this LINSTOR is known to lose the volume (1.31.0 to .2 and 1.32.0 to .2 do)."""
+
     def rollback(self, name: str, snapshot: str, replicas: Sequence[Replica]) -> None:
         """Bring a snapshot's bytes back into a volume that nobody has open; all snapshots stay.
 

@@ -6,6 +6,8 @@ so nothing may be sent that is not known to be understood.
 
 from __future__ import annotations
 
+import re
+
 # First REST version (LINSTOR release in the comment) that understands it.
 FIRST_REST = {
     "cached_pools": (1, 13),  # 1.18: view/storage-pools?cached=true; older ones ignore the parameter and ask satellites
@@ -25,3 +27,15 @@ FIRST_REST = {
 def understands(rest: tuple[int, ...], feature: str) -> bool:
     """Tell whether a controller of this REST version, such as (1, 27, 0), has a feature of the table."""
     return rest[:2] >= FIRST_REST[feature]
+
+
+# Releases from the first to before the second whose rollback loses the volume, and may say that it worked: of a size
+# that changed since the snapshot (CHANGELOG of 1.31.3), on ZFS and with DRBD left down (CHANGELOG of 1.32.3). Their
+# REST versions are those of the mended ones.
+_LOSING_ROLLBACKS = (((1, 31, 0), (1, 31, 3)), ((1, 32, 0), (1, 32, 3)))
+
+
+def loses_in_rollbacks(release: str) -> bool:
+    """Tell whether a LINSTOR release, such as "1.31.2" or "1.32.0-rc.1", is known to lose what it rolls back."""
+    numbers = tuple(int(part) for part in re.findall(r"\d+", release.partition("-")[0])[:3])
+    return any(first <= numbers < mended for first, mended in _LOSING_ROLLBACKS)

@@ -79,6 +79,11 @@ class Link:
         text = self._opened()._ctrl_version.rest_api_version
         return tuple(int(part) for part in text.split("."))
 
+    @property
+    def release(self) -> str:
+        """The controller's release, such as "1.33.3"; connects if need be."""
+        return str(self._opened()._ctrl_version.version)
+
     def returned(self) -> bool:
         """Connect if need be, and tell, once, whether a controller that was away had to be waited for."""
         self._ready()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..errors import NotFound
 from ..inventory import Replica
+from .controller_features import loses_in_rollbacks
 from .controller_session import Seen, path
 from .controller_snapshots import Snapshots
 
@@ -19,6 +20,10 @@ class Rollbacks(Snapshots):
     def rolls_back_to_any(self) -> bool:
         """See `world.Controller.rolls_back_to_any`."""
         return self._understands("rollback_any")
+
+    def rolls_back_safely(self) -> bool:
+        """See `world.Controller.rolls_back_safely`."""
+        return not loses_in_rollbacks(self._link.release)
 
     def rollback(self, name: str, snapshot: str, replicas: Sequence[Replica]) -> None:
         """See `world.Controller.rollback`.

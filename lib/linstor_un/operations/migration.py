@@ -199,6 +199,7 @@ def _require_migratable(subject: Subject, request: MigrateRequest) -> Volume:
     if other:
         raise Exists(f"{volume.name} is marked {other}, so it belongs to something else and is left alone")
     placement.require_together(volume.name, volume.replicas)
+    placement.require_connected(volume.name, volume.replicas, request.target)
     if not volume.replicated:
         raise Unsupported(f"{volume.name} has no DRBD in its layers, so two hosts cannot have it: power the VM off")
     if not placement.holding(volume.replicas):

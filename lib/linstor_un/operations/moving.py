@@ -133,6 +133,8 @@ def _require_movable(world: World, controller: Controller, subject: Subject, vm:
         raise Refused(f"{volume.name} has no replica on an online node, so no host can use it; bring one back")
     if ends.lost:
         _require_dead(world, controller, volume, subject.source.host)
+    else:
+        placement.require_connected(volume.name, volume.replicas, ends.destination)
     last = subject.source.host if ends.origin or ends.lost else vm_disks.host_before(vm)
     if not volume.replicated and ends.destination != last:
         raise Unsupported(

@@ -109,11 +109,12 @@ def _forget(controller: Controller, name: str) -> None:
 
 
 def _put_back(world: World, one: Over, begun: Sequence[Over]) -> None:
-    """Bring what was before back. A rollback that would forget layers is not used for it either."""
+    """Bring what was before back. A rollback that may lose it, or would forget layers, is not used for it either."""
     require_return(begun)
     controller, subject, volume = one.controller, one.subject, one.volume
     known = controller.snapshots(subject.name)
-    if not controller.rolls_back_to_any() or volume.layers == (DRBD, STORAGE):
+    whole = not controller.rolls_back_to_any() or volume.layers == (DRBD, STORAGE)
+    if whole and controller.rolls_back_safely():
         rollbacks.exchange(world, controller, volume, BEFORE_REVERT)
         rollbacks.settle(world, controller, subject, volume, known)
     else:

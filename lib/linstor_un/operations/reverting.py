@@ -71,7 +71,7 @@ def _rolls_back(
     if not all(replica.usable for replica in volume.replicas) or (holders and holders != set(target.nodes)):
         return False
     moved = [one.node for one in volume.replicas if one.diskful and target.pools.get(one.node, one.pool) != one.pool]
-    if moved:
+    if moved or not controller.rolls_back_safely():
         return False
     if controller.rolls_back_to_any():
         return not holders or volume.layers == (DRBD, STORAGE)
