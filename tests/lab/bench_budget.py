@@ -52,6 +52,7 @@ _BROUGHT = (
 )
 _WHOLE = "the directory is looked for at the other end, sent, compared, put in place and removed, each by a command"
 _SAVED = "the VM's memory, if it is saved, goes with its directory: one look whether it is"
+_LOCKED = "an attachment that is there already is looked at again once it has its lock: another action may let it go"
 _LENT = "on a host without a replica the volume is attached before and let go after, which is three of the requests"
 _MARKS_AND_OPENERS = "marks and openers are looked at first: used memory must not be restored again"
 _LEASED = (
@@ -102,7 +103,7 @@ BUDGETS = {
     "image snap_revert": Budget(9, 3, 3, goal=(3, 0), reason=_READ_BACK),
     "image snap_revert, by a copy": Budget(18, 9, 4, goal=(3, 0), reason=f"{_READ_BACK}; {_OVER}"),
     "image snap_flatten": Budget(15, 3, 3, goal=(5, 0), reason=f"{_READ_BACK}; each snapshot goes by itself"),
-    "prebackup": Budget(2, 5, 1, goal=(2, 1)),
+    "prebackup": Budget(3, 5, 1, goal=(2, 1), reason=_LOCKED),
     "prebackup_live": Budget(16, 6, 1, goal=(6, 1), reason=_MOMENT),
     "postbackup": Budget(3, 1, 1, goal=(3, 1)),
     "postbackup_live": Budget(3, 1, 1, goal=(3, 1)),

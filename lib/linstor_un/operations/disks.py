@@ -268,9 +268,9 @@ def _delete_linked(world: World, place: DiskPlace, disk: Disk, datastore_id: int
         if vm_disks.shared(disk):
             try:
                 _let_go(world, controller, name, place, marked=False)
-            except HostUnreachable as error:
+            except HostUnreachable as gone:
                 # oned (5.12 to 7.4) ends with the first disk that fails, and the VM's other disks would stay for ever.
-                world.trail.warn(f"left behind: attachment of {name} on {place.host} ({error})")
+                world.trail.warn(f"left behind: attachment of {name} on {place.host} ({gone})")
         else:
             _take_back(world, controller, name, place)
     return ""
