@@ -270,7 +270,8 @@ def _delete_linked(world: World, place: DiskPlace, disk: Disk, datastore_id: int
                 _let_go(world, controller, name, place, marked=False)
             except HostUnreachable as gone:
                 # oned (5.12 to 7.4) ends with the first disk that fails, and the VM's other disks would stay for ever.
-                world.trail.warn(f"left behind: attachment of {name} on {place.host} ({gone})")
+                left = f"attachment of {name} on {place.host} and its link {place.path}"
+                world.trail.warn(f"left behind: {left} ({gone})")
         else:
             _take_back(world, controller, name, place)
     return ""
