@@ -44,6 +44,7 @@ IMAGE, DISK = "one-image-5", "one-vm-7-disk-0"
 CDROM = D.DiskDocument(0, size=8, image=5, clone=False, kind="CDROM", more={"SAVE": "NO"})
 PERSISTENT = D.DiskDocument(0, size=8, image=5, clone=False)
 CLONED = D.DiskDocument(0, size=16, image=5)
+HOTPLUG, STOPPING = 17, 10
 VOLATILE = D.DiskDocument(0, size=16, kind="fs")
 
 
@@ -112,10 +113,36 @@ def test_a_clone_is_as_large_as_the_disk_and_a_rerun_changes_nothing(site: Site,
 
     before = identity(site, DISK)
     site.hosts.run("node3", ["sh", "-c", 'printf "of the guest" >"$1"', "sh", by_res(DISK)])
+    quiet(clone(site))
     site.hosts.run("node3", ["rm", "/var/lib/one/datastores/101/7/disk.0"])
+    site.documents.put(D.vm(7, [CLONED], lcm_state=HOTPLUG))
     quiet(clone(site))
     assert identity(site, DISK) == before and site.read(DISK, 12) == b"of the guest"
     assert site.link("node3", 7, 0) == by_res(DISK) and site.read(IMAGE, len(DATA)) == DATA
+
+
+@pytest.mark.parametrize("action", ["clone", "mkimage", "mkswap"])
+def test_a_vm_that_is_started_over_gets_its_disk_anew(site: Site, action: str) -> None:
+    """`recover --recreate` of a stopped VM deletes nothing; the links went to the front-end with its directory."""
+    cp(site)
+    disk = CLONED if action == "clone" else VOLATILE
+    words = {"clone": [site.source_word(5)], "mkimage": [16, "raw"], "mkswap": [16]}[action]
+
+    def make(host: str) -> Outcome:
+        vm(site, disk)
+        return done(site.oned.tm(action, *words, site.disk_word(host, 7, 0), 7, 100))
+
+    make("node3")
+    fresh = whole(site, DISK)
+    site.rest("POST", f"/v1/resource-definitions/{DISK}/snapshots", {"name": "snapshot-0"})
+    site.hosts.run("node3", ["sh", "-c", 'printf "of the guest" >"$1"', "sh", by_res(DISK)])
+    before = identity(site, DISK)
+    site.documents.put(D.vm(7, [disk], lcm_state=STOPPING))
+    done(site.oned.tm("mv", site.disk_word("node3", 7, 0), site.disk_word("frontend", 7, 0), 7, 100))
+
+    assert "VM 7 had before it was started over" in make("node2").stderr
+    assert identity(site, DISK) != before and not snapshots(site, DISK) and site.link("node2", 7, 0) == by_res(DISK)
+    assert action == "mkswap" or whole(site, DISK) == fresh
 
 
 @pytest.mark.parametrize("mode", ["copy", "snapshot"])

@@ -104,21 +104,28 @@ def _volatile(world: World, target: DiskPlace, size: Mib, swap: bool) -> str:
 
 
 def _ended(world: World, controller: Controller, wanted: Wanted, target: DiskPlace) -> bool:
-    """Delete a disk that may be half a copy, so that it is made anew; returns whether there was one.
+    """Delete a complete disk that is not of this PROLOG, so that it is made anew; returns whether there was one.
 
-    The driver before this one set its marks before it copied, so nothing tells whether it came to the end. In PROLOG no
-    guest has it: oned enters that for a new VM, for one whose PROLOG failed, and after it had all disks deleted.
-    Raises Refused where a guest may have written to it, InUse when it is open or may be.
+    oned enters PROLOG for a new VM, for one whose PROLOG failed, and for one that `recover --recreate` starts over,
+    which (5.12 to 7.4) deletes no disk of a VM that was stopped or undeployed: no guest is to find what is there. What
+    an earlier run of the same PROLOG completed has its link. The driver before this one set its marks before it copied,
+    so nothing tells whether it came to the end.
+    Raises Refused where a guest may have written to that driver's, InUse when it is open or may be.
     """
     found = volumes.defined(controller, wanted.name)
-    if ORIGIN in found.props:
+    ours = ORIGIN in found.props
+    in_prolog = _require_expected(world, target).lcm_state == _PROLOG
+    if ours and (not in_prolog or host_files.is_link(world, target.host, target.path)):
         return False
-    if _require_expected(world, target).lcm_state != _PROLOG or controller.snapshots(wanted.name):
+    if not ours and (not in_prolog or controller.snapshots(wanted.name)):
         raise Refused(
             f"{wanted.name} is of the driver before this one, which may not have completed it, and a guest may have "
             f"written to it; delete it on LINSTOR if nobody needs it, then retry"
         )
-    world.trail.info(f"replacing {wanted.name}, which the driver before this one may have left half-made")
+    why = f"VM {target.vm_id} had before it was started over"
+    if not ours:
+        why = "the driver before this one may have left half-made"
+    world.trail.info(f"replacing {wanted.name}, which {why}")
     removal.end(world, controller, found, wanted.settings)
     return True
 

@@ -65,7 +65,7 @@ _USERS = """for link in "$1"/*/*/disk.*; do
 done
 exit 0
 """
-_KIND = 'if [ -f "$1" ] && [ ! -L "$1" ]; then echo file; fi'
+_KIND = 'if [ -L "$1" ]; then echo link; elif [ -f "$1" ]; then echo file; fi'
 
 # What the link pointed to, where it is still there, is surer than a path made from the name.
 _UNLINK = (
@@ -201,6 +201,11 @@ def linked(world: World, host: str, device: str, but: str = "") -> bool:
 def is_file(world: World, host: str, path: str) -> bool:
     """Return whether there is a plain file, and no link."""
     return _script(world, host, _KIND, path, doing=f"look at {path}") == "file"
+
+
+def is_link(world: World, host: str, path: str) -> bool:
+    """Return whether there is a link, wherever it leads."""
+    return _script(world, host, _KIND, path, doing=f"look at {path}") == "link"
 
 
 def old_exports(world: World, host: str) -> list[Link]:
