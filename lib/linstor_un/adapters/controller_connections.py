@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from ..errors import Failed, NotFound
@@ -49,13 +50,16 @@ class Connections(Replicas):
             return set()
 
     def _connection(self, name: str, one: str, other: str) -> dict[str, Any]:
-        """Return the properties of a connection, none of one that is not there."""
-        try:
-            found = self._read(f"look up the connections of {name}", _address(name, one, other), dict)
-        except NotFound:
-            return {}
-        props = found.get("props")
-        return props if isinstance(props, dict) else {}
+        """Return the properties of a connection, none of one that is not there.
+
+        LINSTOR up to 1.29.1 finds it in one order of its nodes only.
+        """
+        for nodes in ((one, other), (other, one)):
+            with suppress(NotFound):
+                found = self._read(f"look up the connections of {name}", _address(name, *nodes), dict)
+                props = found.get("props")
+                return props if isinstance(props, dict) else {}
+        return {}
 
 
 def _address(name: str, one: str, other: str) -> str:

@@ -30,6 +30,7 @@ FIRST = {
     "late_deletes_are_noop": (1, 31),  # a delete that another one overtook says so (10007)
     "stale_names_forgotten": (1, 31),  # before, a satellite hangs on a name whose snapshot outlived its resource
     "restore_of_nothing_works": (1, 31),  # a snapshot that was never taken on a node restores there as an empty volume
+    "reversed_connections_found": (1, 31),  # from 1.29.2 on: before, only with its nodes in alphabetical order
     "loop_device_measured": (1, 31),  # a loop device made anew reports its size, not what its file has allocated
     "usable_from_the_start": (1, 31),  # a volume not yet deployed shows its wanted size as usable
     "same_size_warning": (1, 31),  # resize to the present size warns 1023 and asks no satellite

@@ -393,9 +393,11 @@ def connections(cluster: Cluster, request: Request) -> Document:
 @route("GET", "/v1/resource-definitions/{resource}/resource-connections/{node_a}/{node_b}")
 def connection(cluster: Cluster, request: Request) -> Document:
     one = lookup.definition(cluster, request.params["resource"], masked=False)
-    nodes = {request.params["node_a"].upper(), request.params["node_b"].upper()}
+    nodes = [request.params[key].upper() for key in ("node_a", "node_b")]
+    if cluster.version.has("reversed_connections_found"):
+        nodes.sort()
     for found in drbd.connections(one):
-        if {found["node_a"].upper(), found["node_b"].upper()} == nodes:
+        if [found["node_a"].upper(), found["node_b"].upper()] == nodes:
             return Document(found)
     text = f"Resource connection between '{request.params['node_a']}' and '{request.params['node_b']}' not found."
     raise Refused(ERROR | 307, text, masked=False)
