@@ -145,6 +145,20 @@ def test_a_vm_that_is_started_over_gets_its_disk_anew(site: Site, action: str) -
     assert action == "mkswap" or whole(site, DISK) == fresh
 
 
+def test_a_disk_without_replicas_is_not_attached_as_an_empty_one(site: Site) -> None:
+    """LINSTOR makes the first replica where a definition without any is to be made available."""
+    vm(site, VOLATILE)
+    quiet(site.oned.tm("mkimage", 16, "raw", site.disk_word("node3", 7, 0), 7, 101))
+    found = site.definition(DISK)
+    assert found
+    for node in sorted(found.resources, key=lambda node: not found.resources[node].diskless):
+        site.rest("DELETE", f"/v1/resource-definitions/{DISK}/resources/{node}")
+    site.documents.put(D.vm(7, [VOLATILE], lcm_state=HOTPLUG))
+    sentence = failed(site.oned.tm("mkimage", 16, "raw", site.disk_word("node3", 7, 0), 7, 101))
+    assert f"{DISK} has no replica on an online node" in sentence
+    assert not site.holders(DISK) and not site.attached(DISK)
+
+
 @pytest.mark.parametrize("mode", ["copy", "snapshot"])
 def test_a_half_made_clone_is_replaced(site: Site, mode: str) -> None:
     site.datastores(RESOURCE_GROUP="opennebula", CLONE_MODE=mode)

@@ -134,6 +134,13 @@ def holding(replicas: Sequence[Replica]) -> list[str]:
     return [replica.node for replica in replicas if replica.diskful and replica.usable]
 
 
+def require_reachable(name: str, replicas: Sequence[Replica]) -> None:
+    """Raise Refused for a volume without a usable replica: LINSTOR would make the first, empty one where it is to be
+    attached."""
+    if not holding(replicas):
+        raise Refused(f"{name} has no replica on an online node, so no host can use it; bring one back")
+
+
 def require_together(name: str, replicas: Sequence[Replica]) -> None:
     """Raise Refused for a volume whose replicas were written to on both sides of a partition.
 

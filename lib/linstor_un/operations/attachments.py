@@ -86,7 +86,7 @@ def borrowed(world: World, controller: Controller, volume: Volume, node: str) ->
     there already goes the same way: no VM has a link to what a killed run attached.
     """
     here = volume.on(node)
-    if not volume.replicated or (here is not None and _reaches(here) and (here.diskful or here.in_use)):
+    if not volume.replicated or (here is not None and reaches(here) and (here.diskful or here.in_use)):
         yield volume.device(node)
         return
     with world.locks.share(attachment_lock(volume.name, node)):
@@ -98,7 +98,8 @@ def borrowed(world: World, controller: Controller, volume: Volume, node: str) ->
         yield volume.device(node)
 
 
-def _reaches(here: Replica) -> bool:
+def reaches(here: Replica) -> bool:
+    """Return whether a node reaches a volume by this resource, also after LINSTOR needs no tiebreaker any more."""
     return here.usable and not here.tiebreaker
 
 
@@ -108,9 +109,9 @@ def _attached(controller: Controller, volume: Volume, node: str) -> bool:
     Who had the lock before may have let go of the attachment since the volume was read.
     """
     here = volume.on(node)
-    if here is None or not _reaches(here):
+    if here is None or not reaches(here):
         return False
-    return here.diskful or any(one.node == node and _reaches(one) for one in controller.replicas(volume.name))
+    return here.diskful or any(one.node == node and reaches(one) for one in controller.replicas(volume.name))
 
 
 def _give_back(world: World, controller: Controller, volume: Volume, node: str) -> None:
@@ -130,10 +131,12 @@ def attach(world: World, controller: Controller, volume: Volume, node: str, shar
 
     The caller holds the attachment's lock, or that of a volume that nobody shares.
     Arguments: shared, whether other VMs may come to use it there, readers, which LINSTOR does not see: then it is
-    only taken back when none does. Raises Unsupported when the stack has no DRBD and the node no replica.
+    only taken back when none does. Raises Unsupported when the stack has no DRBD and the node no replica, Refused
+    when no node has a usable one.
     """
     if _attached(controller, volume, node):
         return volume
+    placement.require_reachable(volume.name, volume.replicas)
     if not volume.replicated:
         volume.device(node)
     back = (_give_back, world, controller, volume, node) if shared else (controller.release, volume.name, node)

@@ -105,7 +105,7 @@ def fresh(
 def _borrow(world: World, controller: Controller, volume: Volume, host: str) -> str:
     """Reach the volume from the VM's host until its memory is written: it may go on elsewhere. Returns the device."""
     here = volume.on(host)
-    there = here is not None and here.usable and not here.tiebreaker
+    there = here is not None and attachments.reaches(here)
     if volume.replicated and not (here is not None and there and here.diskful):
         label = f"attachment of {volume.name} on {host}"
         with world.undo.borrow(label, attachments.release, world, controller, volume.name, host):

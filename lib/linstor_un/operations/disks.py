@@ -176,8 +176,7 @@ def _link_image(world: World, request: LnRequest) -> None:
         raise NotFound(f"{request.source}, the image of disk {disk.id}, does not exist on LINSTOR; check the image")
     volume = volumes.existing(source, controller, settings)
     placement.require_together(volume.name, volume.replicas)
-    if not placement.holding(volume.replicas):
-        raise Refused(f"{request.source} has no replica on an online node, so disk {disk.id} cannot use it")
+    placement.require_reachable(volume.name, volume.replicas)
     written_on = "" if volume.replicated else source.props.get(WRITTEN_ON, "")
     if written_on not in ("", target.host):
         raise Refused(

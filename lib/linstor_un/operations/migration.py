@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Callable, NamedTuple, Optional
 
 from .. import placement
-from ..errors import DriverError, Exists, Incomplete, InUse, NotFound, Refused, Unsupported
+from ..errors import DriverError, Exists, Incomplete, InUse, NotFound, Unsupported
 from ..inventory import DRBD, Definition
 from ..naming import DS_ID, DefinitionName, DiskPlace, VmDirectory, by_res, disk_in
 from ..onexml import Disk
@@ -202,8 +202,7 @@ def _require_migratable(subject: Subject, request: MigrateRequest) -> Volume:
     placement.require_connected(volume.name, volume.replicas, request.target)
     if not volume.replicated:
         raise Unsupported(f"{volume.name} has no DRBD in its layers, so two hosts cannot have it: power the VM off")
-    if not placement.holding(volume.replicas):
-        raise Refused(f"{volume.name} has no replica on an online node, so no host can use it; bring one back")
+    placement.require_reachable(volume.name, volume.replicas)
     users = [replica.node for replica in volume.replicas if replica.in_use and replica.node != request.source]
     if users:
         raise InUse(f"{volume.name} is open on {', '.join(users)}, so it cannot migrate from {request.source}")

@@ -129,8 +129,7 @@ def _require_movable(world: World, controller: Controller, subject: Subject, vm:
     placement.require_together(volume.name, volume.replicas)
     if ends.destination is None:
         return
-    if not placement.holding(volume.replicas):
-        raise Refused(f"{volume.name} has no replica on an online node, so no host can use it; bring one back")
+    placement.require_reachable(volume.name, volume.replicas)
     if ends.lost:
         _require_dead(world, controller, volume, subject.source.host)
     else:
