@@ -337,8 +337,9 @@ def test_an_image_whose_removal_was_refused_is_made_anew_and_not_taken_as_it_is(
     assert whole(site, NAME) == padded(DATA, whole(site, NAME))
 
 
+@pytest.mark.parametrize("told", [True, False])
 def test_a_volume_that_linstor_had_lost_track_of_is_not_taken_for_zeroes(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: Site, monkeypatch: pytest.MonkeyPatch, told: bool
 ) -> None:
     """A controller that was killed may forget what it made last; made again, it is the old volume with its bytes."""
     make = satellites._create
@@ -347,7 +348,7 @@ def test_a_volume_that_linstor_had_lost_track_of_is_not_taken_for_zeroes(
         make(cluster, owner, volume, kind, size)
         site.volumes.fill(content(owner, 0), "old", 8 * MIB)
         providers.write_chunks(volume, 0, size - 1)
-        volume.allocated = providers.chunks_reported(volume)
+        volume.allocated = providers.chunks_reported(volume) if told else -1
 
     monkeypatch.setattr(satellites, "_create", take_over)
     name = datablock(site)

@@ -61,6 +61,20 @@ def moved(site: Site, source: str = "node3", target: str = "node4") -> Outcome:
     return mv(site, source, target, new=SECOND)
 
 
+def test_data_of_which_a_part_is_cut_off_stays_where_it_is(site: Site) -> None:
+    """Each replica calls itself up to date, and only one of them may be: that might go first."""
+    volatile(site)
+    found = site.definition(DISK)
+    assert found
+    found.resources["NODE2"].broken.add("NODE1")
+    before = pools(site)
+    assert "on node1 and node2 have no connection to each other" in failed(moved(site))
+    assert pools(site) == before and site.link("node3", 7, 0) == by_res(DISK)
+    found.resources["NODE2"].broken.clear()
+    done(moved(site))
+    assert set(pools(site).values()) == {"fast"}
+
+
 @pytest.mark.parametrize(
     ("target", "linstor"),
     [("node1", "1.33"), ("node3", "1.33"), ("node4", "1.33"), ("node1", "1.20"), ("node3", "1.27"), ("node4", "1.34")],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
+from itertools import combinations
 from typing import Optional
 
 from .errors import BadRequest, Exists, InUse, Refused, Unreachable
@@ -162,14 +163,65 @@ def require_connected(name: str, replicas: Sequence[Replica], node: str) -> None
     is not written to any more can be opened: the VM would go on with what was there before.
     Arguments: node, where the VM would come to; without a replica there DRBD reads over the network what is current.
     """
-    here = next((one for one in replicas if one.node == node and one.diskful and one.usable), None)
-    others = [one for one in replicas if one.diskful and one.usable and one.node != node]
-    cut = [one.node for one in others if here and (here.sees.get(one.node) is False or one.sees.get(node) is False)]
+    cut = sorted({one for pair in cut_off(replicas) if node in pair for one in pair} - {node})
     if cut:
         raise Refused(
             f"the replica of {name} on {node} has no connection to that on {', '.join(cut)}, which may be newer; "
             f"look at `drbdadm status {name}` there and retry when they are connected"
         )
+
+
+def cut_off(replicas: Sequence[Replica]) -> list[tuple[str, str]]:
+    """Return the pairs of nodes whose replicas DRBD does not keep equal now, as one of them tells; both report."""
+    usable = [replica for replica in replicas if replica.diskful and replica.usable]
+    return [(one.node, other.node) for one, other in combinations(usable, 2) if not _connected(one, other)]
+
+
+def _connected(one: Replica, other: Replica) -> bool:
+    return one.sees.get(other.node) is not False and other.sees.get(one.node) is not False
+
+
+def require_joined(name: str, replicas: Sequence[Replica]) -> None:
+    """Raise Refused for a volume of which DRBD has cut a replica off from another one."""
+    for one, other in cut_off(replicas):
+        raise Refused(
+            f"the replicas of {name} on {one} and {other} have no connection to each other, and one of them may be "
+            f"newer; look at `drbdadm status {name}` there and retry when they are connected"
+        )
+
+
+def require_current(name: str, replicas: Sequence[Replica]) -> None:
+    """Raise Refused for a volume where nobody knows which of its replicas are current, because DRBD has cut some off.
+
+    That is where the volume is open for writing, else where most nodes see each other, for with a quorum no others
+    wrote.
+    """
+    if _current(replicas) is None:
+        require_joined(name, replicas)
+
+
+def behind(replicas: Sequence[Replica]) -> list[str]:
+    """Return the nodes that do not reach the replicas that `require_current` calls current, where these are known."""
+    current = _current(replicas)
+    return [one.node for one in replicas if one.usable and current is not None and one not in current]
+
+
+def _current(replicas: Sequence[Replica]) -> Optional[Sequence[Replica]]:
+    every = _sides([replica for replica in replicas if replica.usable])
+    sides = [side for side in every if any(replica.diskful for replica in side)]
+    written = [side for side in sides if any(replica.in_use for replica in side)]
+    most = max((len(side) for side in sides), default=0)
+    current = written or [side for side in sides if len(side) == most]
+    return current[0] if len(current) == 1 else None
+
+
+def _sides(replicas: Sequence[Replica]) -> list[list[Replica]]:
+    """Return the resources in groups, of which none has a connection to another."""
+    sides: list[list[Replica]] = []
+    for replica in replicas:
+        near = [side for side in sides if any(_connected(replica, other) for other in side)]
+        sides = [side for side in sides if side not in near] + [[replica, *(one for side in near for one in side)]]
+    return sides
 
 
 def unknown(replicas: Sequence[Replica]) -> list[str]:

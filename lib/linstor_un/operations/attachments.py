@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Optional
 
 from .. import placement
-from ..errors import InUse, Unsupported
+from ..errors import InUse, Unreachable, Unsupported
 from ..inventory import Replica
 from ..naming import by_res
 from ..retry import until
@@ -19,13 +19,23 @@ from .volumes import CLOSING_SECONDS, Volume, when_closed
 
 
 def choose_bridge(
-    world: World, controller: Controller, settings: Settings, volumes: Sequence[Volume], prefer: str = ""
+    world: World,
+    controller: Controller,
+    settings: Settings,
+    volumes: Sequence[Volume],
+    prefer: str = "",
+    but: Collection[str] = (),
 ) -> CloudHost:
     """Return the host that copies: a holder of the volumes' replicas if one may, else the least busy allowed.
 
+    Arguments: prefer, a host to take among equals; but, hosts that do not reach what is to be copied.
     Raises Unreachable or BadRequest when no host is allowed.
     """
-    candidates = placement.bridge_candidates(world.cloud.hosts(), settings.bridge_list)
+    allowed = placement.bridge_candidates(world.cloud.hosts(), settings.bridge_list)
+    candidates = [host for host in allowed if host.name not in but]
+    if not candidates:
+        names = " ".join(host.name for host in allowed)
+        raise Unreachable(f"DRBD has cut off each of the hosts {names}, which may copy, from current replicas")
     holders = [placement.steady(volume.replicas) for volume in volumes]
     best = placement.bridge(candidates, holders, prefer)
     if any(best.name in nodes for nodes in holders):

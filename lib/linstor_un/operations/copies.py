@@ -40,9 +40,9 @@ def duplicate(
     mode = "copy" if WRITTEN_ON in source.props else wanted.settings.clone_mode
     if mode != "copy":
         volume = volumes.existing(source, controller, wanted.settings)
-        if _stacked_as_asked(world, controller, volume, wanted):
+        _require_intact(volume)
+        if _joined(world, volume, wanted) and _stacked_as_asked(world, controller, volume, wanted):
             make = _from_snapshot if mode == "snapshot" else _by_linstor
-            _require_intact(volume)
             return make(world, controller, source, wanted)
     return _by_copying(world, controller, source, wanted)
 
@@ -60,6 +60,15 @@ def _stacked_as_asked(world: World, controller: Controller, source: Volume, want
     return False
 
 
+def _joined(world: World, source: Volume, wanted: Wanted) -> bool:
+    """Return whether DRBD keeps all replicas of the source equal: LINSTOR makes each of the copy's from another one."""
+    cut = placement.cut_off(source.replicas)
+    if cut:
+        nodes = " and ".join(cut[0])
+        world.trail.warn(f"{wanted.name} is copied: the replicas of {source.name} on {nodes} have no connection")
+    return not cut
+
+
 def _by_copying(world: World, controller: Controller, definition: Definition, wanted: Wanted) -> Optional[Volume]:
     source = current(definition, volumes.existing(definition, controller, wanted.settings))
     readable(source)
@@ -75,7 +84,8 @@ def fill(world: World, controller: Controller, source: Volume, target: Volume, p
     Arguments: prefer, the host to copy on among equals. Every replica that DRBD does not keep equal is filled.
     """
     if source.replicated and target.replicated:
-        bridge = attachments.choose_bridge(world, controller, target.settings, [target, source], prefer).name
+        behind = placement.behind(source.replicas)
+        bridge = attachments.choose_bridge(world, controller, target.settings, [target, source], prefer, behind).name
         with attachments.borrowed(world, controller, source, bridge) as origin:
             with attachments.borrowed(world, controller, target, bridge) as device:
                 size = bytes_from_kib(source.size)
@@ -116,7 +126,7 @@ def current(definition: Definition, source: Volume) -> Volume:
 def readable(source: Volume) -> None:
     """Raise InUse when another node writes to the source: DRBD then refuses readers elsewhere.
 
-    Raises Unsupported when it has no usable replica, Refused when its replicas differ.
+    Raises Unsupported when it has no usable replica, Refused when its replicas differ, or may.
     """
     _require_intact(source)
     writers = [replica.node for replica in source.replicas if replica.in_use]
@@ -128,6 +138,7 @@ def _require_intact(source: Volume) -> None:
     if not placement.holding(source.replicas):
         raise Unsupported(f"{source.name} has no replica on an online node, so it cannot be copied; bring one back")
     placement.require_together(source.name, source.replicas)
+    placement.require_current(source.name, source.replicas)
 
 
 def _from_snapshot(world: World, controller: Controller, source: Definition, wanted: Wanted) -> Volume:

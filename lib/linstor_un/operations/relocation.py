@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import NamedTuple, Optional
 
+from .. import placement
 from ..errors import DriverError, Failed, InUse, NotEnoughSpace, NotFound, TimedOut
 from ..inventory import Definition, Replica
 from ..retry import until
@@ -47,6 +48,7 @@ def bring(
     goal = relocation_goal.goal_of(controller, volume, group, host)
     if not relocation_goal.arrived(volume, goal):
         volume = removal.reporting(world, controller, volume)
+        placement.require_joined(volume.name, volume.replicas)
         relocation_goal.require_way(volume, goal)
         snapshots = controller.snapshots(volume.name)
         if snapshots:

@@ -128,13 +128,16 @@ def _way(controller: Controller, saving: _Saving) -> _Way:
     if saving.snapshot is None and not saving.hot:
         copies.readable(source)
     placement.require_together(source.name, source.replicas)
+    placement.require_current(source.name, source.replicas)
     wishes = settings.clone_mode != "copy"
     if not saving.hot and not wishes:
         return _Way()
     holders = {(replica.node, replica.pool) for replica in source.replicas if replica.diskful}
     pools = [one for one in controller.pools(sorted({p for _, p in holders if p})) if (one.node, one.name) in holders]
     without = next((pool for pool in pools if not pool.snapshots), None)
-    everywhere = saving.snapshot is None or {node for node, _ in holders} == set(saving.snapshot.nodes)
+    everywhere = not placement.cut_off(source.replicas)
+    if saving.snapshot is not None:
+        everywhere = {node for node, _ in holders} == set(saving.snapshot.nodes)
     if not wishes or without is not None or not everywhere:
         return _Way(without)
     group = controller.group(settings.resource_group) if settings.resource_group else None

@@ -266,12 +266,12 @@ def _reads_zero(controller: Controller, volume: Volume, providers: Mapping[str, 
     """Fresh volumes of thin pools read as zeroes; those of thick ones hold what was there before.
 
     LUKS hides the zeroes below it, and DRBD reads from any replica, so every one of them counts. LINSTOR takes a volume
-    that it lost track of for a new one of that name: more is allocated then than DRBD's own data.
+    that it lost track of for a new one of that name: more is allocated then than DRBD's own data, as far as it tells.
     """
     if "LUKS" in volume.layers:
         return False
     holders = [replica for replica in volume.replicas if replica.diskful]
-    if any((replica.allocated or 0) > _FRESH + volume.size // 500 for replica in holders):
+    if any(one.allocated is None or one.allocated > _FRESH + volume.size // 500 for one in holders):
         return False
     known = {r.node: providers.get(r.node, "") for r in holders}
     if not all(known.values()):

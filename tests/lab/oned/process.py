@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -94,8 +95,9 @@ class Running:
         os.write(self._wake[1], b"x")
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send a signal to the process group, as an operator or the machine would."""
-        os.killpg(self.pid, number)
+        """Send a signal to the process group, as an operator or the machine would; one that has ended gets none."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
 
     def wait(self, seconds: Optional[float] = None) -> Ended:
         """Wait for the end of the process; TimeoutError after `seconds`, the process then goes on."""
