@@ -104,7 +104,25 @@ def test_a_clone_is_read_where_most_nodes_see_each_other(site: Site, mode: str) 
     finally:
         site.hosts.hide_tools("node2")
     assert mode == "copy" or "the replicas of one-image-5 on node1 and node2 have no connection" in outcome.stderr
-    assert site.read(DISK, len(DATA)) == DATA and not site.rest("GET", f"/v1/resource-definitions/{IMAGE}/snapshots")
+    assert site.read(DISK, len(DATA)) == DATA
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("placed_alike")
+@pytest.mark.parametrize("mode", ["snapshot", "clone"])
+def test_linstor_makes_no_copy_of_replicas_of_which_one_is_cut_off(site: Site, mode: str) -> None:
+    """It would make each of the copy's from another one; so the disk is copied, which cannot be done here."""
+    site.datastores(RESOURCE_GROUP="opennebula", CLONE_MODE=mode)
+    cp(site)
+    cut(site, IMAGE, "node2", "node1", "node3")
+    for host in site.hosts.names:
+        site.hosts.hide_tools(host, "qemu-img")
+    try:
+        outcome = clone(site, "node2")
+    finally:
+        for host in site.hosts.names:
+            site.hosts.hide_tools(host)
+    assert outcome.code == 1 and "qemu-img" in outcome.stderr and not site.definition(DISK)
 
 
 @pytest.mark.slow
