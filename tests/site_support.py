@@ -152,6 +152,12 @@ def written_apart(site: Site, name: str, first: str = "node1", second: str = "no
         drbd_events.close_device(site.cluster, name, node)
 
 
+def cut_off(site: Site, name: str, node: str, *others: str) -> None:
+    """Let only DRBD's connections of a volume between a node and others break; LINSTOR reaches all of them."""
+    for other in others:
+        drbd_events.lose(site.cluster, name, node, other)
+
+
 class _At(Fault):
     deed: Callable[[], object]
 

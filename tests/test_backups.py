@@ -19,7 +19,7 @@ from lab.oned.answers import Outcome, read_nothing
 from lab.oned.process import Running
 from lab.site import Site
 from linstor_un.naming import by_res
-from site_support import MIB, cp, done, failed, meanwhile, opened, whole, written_apart
+from site_support import MIB, cp, cut_off, done, failed, meanwhile, opened, whole, written_apart
 
 pytestmark = pytest.mark.slow
 
@@ -333,6 +333,14 @@ def test_replicas_with_differing_data_are_not_backed_up(site: Site) -> None:
     deployed(site)
     written_apart(site, IMAGE)
     assert f"the replicas of {IMAGE} have differing data" in failed(call(site, "prebackup_live", document(RUNNING)))
+    nothing_left(site)
+
+
+def test_what_drbd_does_not_keep_equal_is_not_backed_up(site: Site) -> None:
+    """Each replica of what is restored from the snapshot comes from another one, and any of them is read."""
+    deployed(site)
+    cut_off(site, IMAGE, *site.holders(IMAGE))
+    assert f"the replicas of {IMAGE} on" in failed(call(site, "prebackup_live", document(RUNNING)))
     nothing_left(site)
 
 

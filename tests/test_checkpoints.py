@@ -20,7 +20,7 @@ from lab.oned.process import Running
 from lab.opennebula import install_host
 from lab.site import Site
 from linstor_un.naming import by_res
-from site_support import done, failed, identity, marks, opened, written_apart
+from site_support import cut_off, done, failed, identity, marks, opened, written_apart
 
 pytestmark = pytest.mark.slow
 
@@ -652,6 +652,12 @@ def test_memory_whose_replicas_differ_is_not_restored(site: Site, guests: Guests
     suspended(site, guests)
     written_apart(site, CHECKPOINT, "node1", "node2")
     assert "have differing data" in failed(restore(site))
+
+
+def test_memory_is_not_restored_where_its_replica_may_be_older(site: Site, guests: Guests) -> None:
+    suspended(site, guests)
+    cut_off(site, CHECKPOINT, "node1", "node2")
+    assert f"{CHECKPOINT} on node1 has no connection to that on node2" in failed(restore(site))
 
 
 def test_without_any_memory_there_is_a_sentence_that_says_what_to_do(site: Site, guests: Guests) -> None:

@@ -45,6 +45,7 @@ CDROM = D.DiskDocument(0, size=8, image=5, clone=False, kind="CDROM", more={"SAV
 PERSISTENT = D.DiskDocument(0, size=8, image=5, clone=False)
 CLONED = D.DiskDocument(0, size=16, image=5)
 HOTPLUG, STOPPING = 17, 10
+STOP, RECREATE = 9, 14
 VOLATILE = D.DiskDocument(0, size=16, kind="fs")
 
 
@@ -128,8 +129,8 @@ def test_a_vm_that_is_started_over_gets_its_disk_anew(site: Site, action: str) -
     disk = CLONED if action == "clone" else VOLATILE
     words = {"clone": [site.source_word(5)], "mkimage": [16, "raw"], "mkswap": [16]}[action]
 
-    def make(host: str) -> Outcome:
-        vm(site, disk)
+    def make(host: str, *before: str) -> Outcome:
+        site.documents.put(D.vm(7, [disk], hosts=[*before, host], actions=[RECREATE for _ in before]))
         return done(site.oned.tm(action, *words, site.disk_word(host, 7, 0), 7, 100))
 
     make("node3")
@@ -140,9 +141,27 @@ def test_a_vm_that_is_started_over_gets_its_disk_anew(site: Site, action: str) -
     site.documents.put(D.vm(7, [disk], lcm_state=STOPPING))
     done(site.oned.tm("mv", site.disk_word("node3", 7, 0), site.disk_word("frontend", 7, 0), 7, 100))
 
-    assert "VM 7 had before it was started over" in make("node2").stderr
+    assert "VM 7 had before it was started over" in make("node2", "node3").stderr
     assert identity(site, DISK) != before and not snapshots(site, DISK) and site.link("node2", 7, 0) == by_res(DISK)
     assert action == "mkswap" or whole(site, DISK) == fresh
+    again = identity(site, DISK)
+    assert not make("node2", "node3").stderr and identity(site, DISK) == again
+
+
+@pytest.mark.parametrize("actions", [(), (STOP,)], ids=["a new one", "one that was stopped"])
+def test_a_disk_that_is_there_is_not_made_anew_for_a_vm_that_was_not_started_over(
+    site: Site, actions: tuple[int, ...]
+) -> None:
+    """A number that oned gives again, when its database is older than its disks, may be of a VM whose disk this is."""
+    vm(site, VOLATILE)
+    words = [16, "raw", site.disk_word("node3", 7, 0), 7, 101]
+    quiet(site.oned.tm("mkimage", *words))
+    site.hosts.run("node3", ["sh", "-c", 'printf "of a guest" >"$1"', "sh", by_res(DISK)])
+    before = identity(site, DISK)
+    site.hosts.run("node3", ["rm", "/var/lib/one/datastores/101/7/disk.0"])
+    site.documents.put(D.vm(7, [VOLATILE], hosts=[*("node2" for _ in actions), "node3"], actions=actions))
+    quiet(site.oned.tm("mkimage", *words))
+    assert identity(site, DISK) == before and site.read(DISK, 10) == b"of a guest"
 
 
 def test_a_disk_without_replicas_is_not_attached_as_an_empty_one(site: Site) -> None:

@@ -87,11 +87,12 @@ class Disk(NamedTuple):
 
 
 class History(NamedTuple):
-    """One record of where a VM is or was."""
+    """One record of where a VM is or was; `action` is the number of what a user ordered of it last."""
 
     host: str
     datastore_id: int
     tm_mad: str
+    action: str
 
 
 class DiskSnapshot(NamedTuple):
@@ -245,7 +246,12 @@ def _vm(root: etree._Element) -> Vm:
         _text(root, "DEPLOY_ID"),
         tuple(_disk(disk) for disk in root.iterfind("TEMPLATE/DISK")),
         tuple(
-            History(_text(record, "HOSTNAME"), _required(record, "DS_ID"), _text(record, "TM_MAD"))
+            History(
+                _text(record, "HOSTNAME"),
+                _required(record, "DS_ID"),
+                _text(record, "TM_MAD"),
+                _text(record, "ACTION"),
+            )
             for record in root.iterfind("HISTORY_RECORDS/HISTORY")
         ),
         tuple(_snapshots(root)),

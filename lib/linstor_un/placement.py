@@ -193,8 +193,8 @@ def require_joined(name: str, replicas: Sequence[Replica]) -> None:
 def require_current(name: str, replicas: Sequence[Replica]) -> None:
     """Raise Refused for a volume where nobody knows which of its replicas are current, because DRBD has cut some off.
 
-    That is where the volume is open for writing, else where most nodes see each other, for with a quorum no others
-    wrote.
+    That is where the volume is open for writing, else where more than half of them see each other, or half and the
+    tiebreaker: with a quorum no others wrote.
     """
     if _current(replicas) is None:
         require_joined(name, replicas)
@@ -210,16 +210,24 @@ def _current(replicas: Sequence[Replica]) -> Optional[Sequence[Replica]]:
     every = _sides([replica for replica in replicas if replica.usable])
     sides = [side for side in every if any(replica.diskful for replica in side)]
     written = [side for side in sides if any(replica.in_use for replica in side)]
-    most = max((len(side) for side in sides), default=0)
-    current = written or [side for side in sides if len(side) == most]
+    current = written or [side for side in sides if _quorate(side, sum(replica.diskful for replica in replicas))]
     return current[0] if len(current) == 1 else None
 
 
+def _quorate(side: Sequence[Replica], replicas: int) -> bool:
+    votes = 2 * sum(replica.diskful for replica in side)
+    return votes > replicas or (votes == replicas and any(replica.tiebreaker for replica in side))
+
+
 def _sides(replicas: Sequence[Replica]) -> list[list[Replica]]:
-    """Return the resources in groups, of which none has a connection to another."""
+    """Return the resources in groups, of which none has a connection to another. Two without a disk have none ever."""
     sides: list[list[Replica]] = []
     for replica in replicas:
-        near = [side for side in sides if any(_connected(replica, other) for other in side)]
+        near = [
+            side
+            for side in sides
+            if any((replica.diskful or other.diskful) and _connected(replica, other) for other in side)
+        ]
         sides = [side for side in sides if side not in near] + [[replica, *(one for side in near for one in side)]]
     return sides
 

@@ -116,10 +116,12 @@ def reaches(here: Replica) -> bool:
 def _attached(controller: Controller, volume: Volume, node: str) -> bool:
     """Return whether a volume can be reached from a node, for as long as the caller holds the attachment's lock.
 
-    Who had the lock before may have let go of the attachment since the volume was read.
+    Who had the lock before may have let go of the attachment since the volume was read. Raises Refused when there is
+    no usable replica to be reached.
     """
     here = volume.on(node)
     if here is None or not reaches(here):
+        placement.require_reachable(volume.name, volume.replicas)
         return False
     return here.diskful or any(one.node == node and reaches(one) for one in controller.replicas(volume.name))
 
@@ -146,7 +148,6 @@ def attach(world: World, controller: Controller, volume: Volume, node: str, shar
     """
     if _attached(controller, volume, node):
         return volume
-    placement.require_reachable(volume.name, volume.replicas)
     if not volume.replicated:
         volume.device(node)
     back = (_give_back, world, controller, volume, node) if shared else (controller.release, volume.name, node)

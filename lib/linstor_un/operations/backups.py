@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
+from .. import placement
 from ..errors import DriverError, Refused, Unsupported
 from ..naming import VM_ID, backup_definition, backup_snapshot
 from ..request.backups import BackupRequest
@@ -112,6 +113,7 @@ def _require_readable(one: Subject, request: BackupRequest, spot: Place, live: b
         one.require_snapshots(request.directory.host)
     else:
         copies.readable(one.volume)
+    placement.require_joined(one.name, one.volume.replicas)
     if not one.volume.replicated and spot.host != request.directory.host:
         raise Refused(
             f"{one.name} has no DRBD layer, and {spot.host} has not what VM {request.vm.id} wrote on "

@@ -74,6 +74,7 @@ def _reach(
     host = request.directory.host
     volume = volumes.existing(found, controller, settings)
     placement.require_together(found.name, volume.replicas)
+    placement.require_connected(found.name, volume.replicas, host)
     elsewhere = [replica.node for replica in volume.replicas if replica.in_use and replica.node != host]
     if elsewhere:
         raise InUse(

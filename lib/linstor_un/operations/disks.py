@@ -104,26 +104,28 @@ def _volatile(world: World, target: DiskPlace, size: Mib, swap: bool) -> str:
 
 
 def _ended(world: World, controller: Controller, wanted: Wanted, target: DiskPlace) -> bool:
-    """Delete a complete disk that is not of this PROLOG, so that it is made anew; returns whether there was one.
+    """Delete a complete disk that no guest of this VM has, so that it is made anew; returns whether there was one.
 
     oned enters PROLOG for a new VM, for one whose PROLOG failed, and for one that `recover --recreate` starts over,
-    which (5.12 to 7.4) deletes no disk of a VM that was stopped or undeployed: no guest is to find what is there. What
-    an earlier run of the same PROLOG completed has its link. The driver before this one set its marks before it copied,
-    so nothing tells whether it came to the end.
+    which (5.12 to 7.4) deletes no disk of a VM that was stopped or undeployed. What an earlier run of the same PROLOG
+    completed has its link. The driver before this one set its marks before it copied, so nothing tells whether it came
+    to the end.
     Raises Refused where a guest may have written to that driver's, InUse when it is open or may be.
     """
     found = volumes.defined(controller, wanted.name)
-    ours = ORIGIN in found.props
-    in_prolog = _require_expected(world, target).lcm_state == _PROLOG
-    if ours and (not in_prolog or host_files.is_link(world, target.host, target.path)):
-        return False
-    if not ours and (not in_prolog or controller.snapshots(wanted.name)):
+    vm = _require_expected(world, target)
+    in_prolog = vm.lcm_state == _PROLOG
+    if ORIGIN in found.props:
+        fresh = not in_prolog or not vm_disks.started_over(vm)
+        if fresh or host_files.is_link(world, target.host, target.path):
+            return False
+        why = f"VM {vm.id} had before it was started over"
+    elif not in_prolog or controller.snapshots(wanted.name):
         raise Refused(
             f"{wanted.name} is of the driver before this one, which may not have completed it, and a guest may have "
             f"written to it; delete it on LINSTOR if nobody needs it, then retry"
         )
-    why = f"VM {target.vm_id} had before it was started over"
-    if not ours:
+    else:
         why = "the driver before this one may have left half-made"
     world.trail.info(f"replacing {wanted.name}, which {why}")
     removal.end(world, controller, found, wanted.settings)
@@ -183,6 +185,8 @@ def _link_image(world: World, request: LnRequest) -> None:
             f"{request.source} has no DRBD in its layers, and what a VM wrote to it is on {written_on} alone; choose "
             f"{written_on} for the VM, or a copy of the image (`oneimage clone`), which is the same everywhere"
         )
+    if vm_disks.written(disk):
+        placement.require_connected(volume.name, volume.replicas, target.host)
     two_primaries.end_lost(world, controller, source, {target.host})
     _attach_and_link(world, controller, volume, target, vm_disks.shared(disk))
     if not vm_disks.shared(disk):

@@ -39,7 +39,8 @@ def export(world: World, request: ExportRequest) -> str:
         volume = copies.current(definition, volumes.existing(definition, controller, settings))
         copies.readable(volume)
         _require_closed(world, volume)
-        host = attachments.choose_bridge(world, controller, settings, [volume]).name
+        behind = placement.behind(volume.replicas)
+        host = attachments.choose_bridge(world, controller, settings, [volume], but=behind).name
         path, dispose = volume.device(host), ""
         if host not in placement.holding(volume.replicas):
             path, dispose = _lend(world, controller, volume, host, request)

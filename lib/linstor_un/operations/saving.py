@@ -127,8 +127,10 @@ def _way(controller: Controller, saving: _Saving) -> _Way:
     source, settings = saving.source, saving.wanted.settings
     if saving.snapshot is None and not saving.hot:
         copies.readable(source)
-    placement.require_together(source.name, source.replicas)
-    placement.require_current(source.name, source.replicas)
+    else:
+        # What is restored is read from any of its replicas, each of which comes from another one.
+        placement.require_together(source.name, source.replicas)
+        placement.require_joined(source.name, source.replicas)
     wishes = settings.clone_mode != "copy"
     if not saving.hot and not wishes:
         return _Way()

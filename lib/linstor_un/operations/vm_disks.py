@@ -15,6 +15,7 @@ from ..world import World
 TM_MAD = "linstor_un"
 CDROM = "CDROM"
 _DONE = 6
+_DELETE_RECREATE = "14"
 # EPILOG, CLEANUP_RESUBMIT, CLEANUP_DELETE, EPILOG_FAILURE: the VM is going, and DELETE came or comes for its disks.
 _GOING = {11, 15, 23, 40}
 
@@ -22,6 +23,11 @@ _GOING = {11, 15, 23, 40}
 def going(vm: Vm) -> bool:
     """Return whether a VM is being removed, or was."""
     return vm.state == _DONE or vm.lcm_state in _GOING
+
+
+def started_over(vm: Vm) -> bool:
+    """Return whether `recover --recreate` ended the VM's life before this one, in oned 5.12 to 7.4."""
+    return len(vm.history) > 1 and vm.history[-2].action == _DELETE_RECREATE
 
 
 def host_before(vm: Vm) -> str:

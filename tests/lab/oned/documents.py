@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from typing import Optional, Union
 from xml.sax.saxutils import escape
 
@@ -105,13 +106,14 @@ class DiskDocument:
 def vm(
     number: int, disks: Sequence[DiskDocument] = (), *, hosts: Sequence[str] = ("node1",), datastore: int = 101,
     state: int = 3, lcm_state: int = 1, context: int = -1, tm_mad: str = "linstor_un",
-    records: Sequence[tuple[str, int]] = (), snapshots: Sequence[Snapshot] = (), backup: Optional[Values] = None,
-    **more: Values,
+    records: Sequence[tuple[str, int]] = (), actions: Sequence[int] = (), snapshots: Sequence[Snapshot] = (),
+    backup: Optional[Values] = None, **more: Values,
 ) -> str:
     """A VM on the last of `hosts` in system datastore `datastore`; `context` is the disk id of its context.
 
-    Arguments: records, in place of hosts and datastore: where it was, each a host and a system datastore; snapshots, of
-    its disks; backup, its BACKUP_CONFIG; more, sections of its template.
+    Arguments: records, in place of hosts and datastore: where it was, each a host and a system datastore; actions, what
+    was ordered last of each record, nothing of those that follow; snapshots, of its disks; backup, its BACKUP_CONFIG;
+    more, sections of its template.
     """
     head = _values(
         ID=number, UID=0, GID=0, UNAME="oneadmin", GNAME="oneadmin", NAME=f"vm{number}", LAST_POLL=0,
@@ -121,10 +123,11 @@ def vm(
     template = "".join(disk.xml() for disk in disks)
     if context >= 0:
         template += element("CONTEXT", DISK_ID=context, NETWORK="NO")
+    places = records or [(host, datastore) for host in hosts]
     history = "".join(
         element("HISTORY", OID=number, SEQ=sequence, HOSTNAME=host, HID=sequence, CID=0, STIME=0, ETIME=0,
-                VM_MAD="kvm", TM_MAD=tm_mad, DS_ID=system)
-        for sequence, (host, system) in enumerate(records or [(host, datastore) for host in hosts])
+                VM_MAD="kvm", TM_MAD=tm_mad, DS_ID=system, ACTION=action)
+        for sequence, ((host, system), action) in enumerate(zip(places, chain(actions, repeat(0))))
     )
     template += "".join(element(name, **values) for name, values in more.items())
     template = element("TEMPLATE", template, MEMORY=128, CPU="0.1", TM_MAD_SYSTEM=tm_mad, VMID=number)
