@@ -616,7 +616,7 @@ def test_taking_back_while_both_write_is_no_success_and_a_mark_that_is_followed_
 
 # What was never carried out is looked for until the time for that is over.
 @pytest.mark.parametrize("kind", ["lose_answer", pytest.param("drop", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("backwards", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_lost_answer_about_two_primaries_is_read_back(drbd: Stage, kind: str, backwards: bool) -> None:
     """LINSTOR up to 1.29.1 finds a connection in the order of its nodes' names only."""
     name = drbd.volume("two", marks={MIGRATION: "7/node1/node2/1"})

@@ -51,9 +51,10 @@ def test_what_is_cut_off_from_most_nodes_or_from_where_it_is_open_is_behind(
         (replica("a"), replica("b", a=False)),
         (replica("a", b=False, open_=True), replica("b", open_=True)),
         (replica("a", b=False), replica("b"), replica("c", online=False)),
+        (replica("a", b=False, c=True), replica("b", c=False), replica("c"), replica("d", online=False)),
         (replica("a", b=False, d=False), replica("b", c=False), replica("c", "DISKLESS"), replica("d", "DISKLESS")),
     ],
-    ids=["told by one", "told by the other", "open on both", "one is silent", "each with a client"],
+    ids=["told by one", "told by the other", "open on both", "one silent", "one of four silent", "each with a client"],
 )
 def test_where_nobody_knows_what_is_current_nothing_is_read(replicas: tuple[Replica, ...]) -> None:
     assert not placement.behind(replicas)
