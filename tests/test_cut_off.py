@@ -150,6 +150,17 @@ def test_an_image_is_not_given_to_a_vm_where_its_replica_may_be_older(site: Site
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("placed_alike")
+def test_where_every_host_that_may_copy_is_cut_off_the_sentence_says_what_to_wait_for(site: Site) -> None:
+    site.datastores(RESOURCE_GROUP="opennebula", BRIDGE_LIST="node2")
+    cp(site)
+    cut_off(site, IMAGE, "node2", "node1", "node3")
+    sentence = failed(clone(site, "node3"))
+    assert "DRBD has cut off each of the hosts node2" in sentence and "drbdadm status" in sentence and IMAGE in sentence
+    assert not site.definition(DISK) and not site.attached(IMAGE)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("placed_alike")
 def test_an_image_is_exported_from_where_most_nodes_see_each_other(site: Site) -> None:
     cp(site)
     cut_off(site, IMAGE, "node1", "node2", "node3")

@@ -35,7 +35,10 @@ def choose_bridge(
     candidates = [host for host in allowed if host.name not in but]
     if not candidates:
         names = " ".join(host.name for host in allowed)
-        raise Unreachable(f"DRBD has cut off each of the hosts {names}, which may copy, from current replicas")
+        raise Unreachable(
+            f"DRBD has cut off each of the hosts {names}, which may copy, from current replicas of "
+            f"{', '.join(volume.name for volume in volumes)}; retry when `drbdadm status` there says Connected"
+        )
     holders = [placement.steady(volume.replicas) for volume in volumes]
     best = placement.bridge(candidates, holders, prefer)
     if any(best.name in nodes for nodes in holders):
